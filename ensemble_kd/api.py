@@ -1,0 +1,88 @@
+"""``distill()``: the command line as a function, for models and data that exist as objects."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from pytorch_lightning import LightningDataModule
+from torch import nn
+
+from ensemble_kd.artefact import load
+from ensemble_kd.command_line import explain
+from ensemble_kd.config import compose
+from ensemble_kd.errors import UserError
+from ensemble_kd.plan import Objects, make_plan
+from ensemble_kd.run import Result, carry_out
+from ensemble_kd.stage import Given
+from ensemble_kd.strategies import Strategy
+
+__all__ = ["Result", "distill", "load"]
+
+
+def distill(
+    teachers: Sequence[nn.Module],
+    student: nn.Module,
+    data: LightningDataModule,
+    strategy: str | Strategy = "parallel",
+    *,
+    epochs: int = 40,
+    seed: int = 0,
+    control: bool = True,
+    overrides: Sequence[str] = (),
+    folder: str | Path | None = None,
+) -> Result:
+    """Distil trained teachers into a student.
+
+    Nothing that is passed in is changed: teachers and student are copied.
+
+    Args:
+        teachers: trained networks; each takes the inputs of a batch and returns logits (b, c).
+        student: the network to train, from the weights that it has.
+        data: training, validation and test batches: ``Batch``, or pairs of inputs and targets.
+        strategy: an option of the group ``strategy``, or an object.
+        epochs: passes over the training split.
+        seed: of everything that is drawn while training.
+        control: also train the same student without teachers, for the verdict.
+        overrides: further configuration, as on the command line, e.g. ``objective.temperature=4``.
+        folder: the run folder; by default a new one under ``outputs``.
+
+    Returns:
+        The student, the results and the run folder.
+
+    Raises:
+        UserError: something that was given is wrong, in one line.
+    """
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    named = [f"strategy={strategy}"] if isinstance(strategy, str) else []
+    own = [f"epochs={epochs}", f"seed={seed}", f"control={str(control).lower()}"]
+    try:
+        config = compose([*named, *own, "logger=none", *overrides])
+    except (HydraException, OmegaConfBaseException) as failure:
+        raise UserError(explain(failure)) from failure
+    if not isinstance(strategy, str):
+        OmegaConf.update(config, "strategy.name", type(strategy).__name__.lower())
+    objects = Objects(
+        student=Given(student),
+        strategy=None if isinstance(strategy, str) else Given(strategy),
+        teachers=list(teachers),
+    )
+    run_folder = Path(folder) if folder is not None else _new_folder()
+    return carry_out(make_plan(config, _opened(data), objects), config, run_folder)
+
+
+def _opened(data: LightningDataModule) -> Any:
+    """The data as this project sees it: with sizes, a digest and indexed batches."""
+    from ensemble_kd.data import Adapted, InMemory
+
+    return data if isinstance(data, InMemory) else Adapted(data)
+
+
+def _new_folder() -> Path:
+    now = datetime.datetime.now()
+    return Path("outputs") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S-%f}"

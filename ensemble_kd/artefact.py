@@ -1,0 +1,185 @@
+"""An artefact: a folder that holds a trained network and all that says where it came from.
+
+``weights.safetensors`` (the delivered network), ``network.yaml`` (its constructor node),
+``provenance.json`` (what determined it, its parents, versions, the digests of the other files),
+and, where a strategy trains more than the delivered network, ``companions.safetensors``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ensemble_kd.build import Node, build
+from ensemble_kd.errors import UserError
+
+WEIGHTS = "weights.safetensors"
+NETWORK = "network.yaml"
+PROVENANCE = "provenance.json"
+COMPANIONS = "companions.safetensors"
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A folder whose files were held against the digests that it records.
+
+    Attributes:
+        folder: where it lies.
+        provenance: what ``provenance.json`` says.
+    """
+
+    folder: Path
+    provenance: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """The key of the artefact: the digest of all that determined it, in hex."""
+        return str(self.provenance["digest"])
+
+    def network(self, allow: Sequence[str] = (), network: nn.Module | None = None) -> nn.Module:
+        """The delivered network, in eval mode.
+
+        Args:
+            allow: packages beside this project's whose classes the constructor node may name.
+            network: the network to fill, for one whose constructor is not known.
+
+        Raises:
+            UserError: no constructor is known and none was given, or the weights do not fit.
+        """
+        from omegaconf import OmegaConf
+
+        if network is None:
+            node = OmegaConf.to_container(OmegaConf.load(self.folder / NETWORK), resolve=False)
+            if not isinstance(node, dict) or node.get("_target_") is None:
+                raise UserError(
+                    f"{self.folder / NETWORK}: the network was given as an object whose constructor"
+                    " is not known: call load(folder, network=...) with one like it"
+                )
+            network = build(node, str(self.folder / NETWORK), allow)
+        if not isinstance(network, nn.Module):
+            raise UserError(f"{self.folder / NETWORK}: expected a network, got {network!r}")
+        self.fill(network, WEIGHTS)
+        return network.eval()
+
+    def fill(self, module: nn.Module, file: str) -> None:
+        """Load the weights of one of the files into a module.
+
+        Raises:
+            UserError: keys or shapes do not fit.
+        """
+        from safetensors.torch import load_model
+
+        try:
+            missing, unexpected = load_model(module, self.folder / file, strict=False)
+        except RuntimeError as failure:
+            reason = " ".join(str(failure).split())
+            raise UserError(f"{self.folder / file}: the weights do not fit: {reason}") from failure
+        if missing or unexpected:
+            raise UserError(
+                f"{self.folder / file}: the weights do not fit: "
+                f"missing {sorted(missing)}, unexpected {sorted(unexpected)}"
+            )
+
+    def has_companions(self) -> bool:
+        """Whether more than the delivered network was stored."""
+        return (self.folder / COMPANIONS).is_file()
+
+
+def write_artefact(
+    folder: Path,
+    network: nn.Module,
+    node: Node | None,
+    provenance: Mapping[str, Any],
+    companions: nn.Module | None = None,
+) -> Artefact:
+    """Write the files of an artefact into an existing folder.
+
+    Args:
+        folder: the folder; whoever calls makes it appear under its final name when it is whole.
+        network: the delivered network.
+        node: its constructor, None when it is not known.
+        provenance: what is recorded beside ``schema`` and the digests of the files.
+        companions: what else the strategy trained.
+    """
+    from omegaconf import OmegaConf
+    from safetensors.torch import save_model
+
+    save_model(network, str(folder / WEIGHTS))
+    described = dict(node) if node is not None else {"_target_": None, "class": _path(network)}
+    OmegaConf.save(OmegaConf.create(described), folder / NETWORK)
+    if companions is not None:
+        save_model(companions, str(folder / COMPANIONS))
+    present = (path for path in sorted(folder.iterdir()) if path.is_file())
+    files = {path.name: file_digest(path) for path in present}
+    whole = {"schema": 1, **provenance, "files": files}
+    (folder / PROVENANCE).write_text(json.dumps(whole, indent=2) + "\n")
+    return Artefact(folder, whole)
+
+
+def read_artefact(folder: Path) -> Artefact:
+    """Open an artefact and hold its files against their digests.
+
+    Raises:
+        UserError: not a folder of this project, a file is missing or was changed.
+    """
+    path = folder / PROVENANCE
+    if not path.is_file():
+        raise UserError(f"{folder}: expected an artefact folder with {PROVENANCE}, found none")
+    try:
+        provenance = json.loads(path.read_text())
+        files = dict(provenance["files"])
+        provenance["digest"]
+    except (ValueError, KeyError, TypeError) as failure:
+        raise UserError(f"{path}: expected the provenance of an artefact: {failure!r}") from failure
+    for required in (WEIGHTS, NETWORK):
+        if required not in files:
+            raise UserError(f"{path}: expected a digest of {required}, found none")
+    for name, expected in files.items():
+        file = folder / name
+        if Path(name).name != name or not file.is_file():
+            raise UserError(f"{file}: expected a file of the artefact, found none")
+        if file_digest(file) != expected:
+            raise UserError(
+                f"{file}: wrong digest: expected {expected[:12]}, got {file_digest(file)[:12]}: "
+                "the file was changed or damaged"
+            )
+    return Artefact(folder, provenance)
+
+
+def load(
+    folder: str | Path, *, network: nn.Module | None = None, allow: Sequence[str] = ()
+) -> nn.Module:
+    """A trained network from its artefact folder and nothing else.
+
+    Args:
+        folder: an artefact folder, such as ``student`` in a run folder.
+        network: a network to fill with the weights, when it was trained from an object whose
+            constructor could not be recorded.
+        allow: packages beside this project's whose classes the constructor node may name.
+
+    Returns:
+        The network in eval mode.
+
+    Raises:
+        UserError: the folder is no artefact, a digest is wrong, or the weights do not fit.
+    """
+    return read_artefact(Path(folder)).network(allow, network)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    said = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            said.update(chunk)
+    return said.hexdigest()
+
+
+def _path(network: nn.Module) -> str:
+    return f"{type(network).__module__}.{type(network).__qualname__}"

@@ -1,0 +1,105 @@
+"""Composing the configuration, outside and inside a Hydra job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ensemble_kd.errors import UserError, nearest
+from ensemble_kd.paths import conf_dir
+
+NETWORKS = "student"
+"""The group whose options are networks; teachers, assistants and peers name them too."""
+
+
+def compose(
+    overrides: Sequence[str], extra_dirs: Sequence[Path] = (), with_hydra: bool = False
+) -> DictConfig:
+    """The configuration that a command line with these overrides would get.
+
+    Args:
+        overrides: ``group=option`` and ``key=value``, as on the command line.
+        extra_dirs: folders with the user's own groups, as given by ``--config-dir``.
+        with_hydra: keep the node ``hydra``, which says where a run would write.
+
+    Raises:
+        hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: as Hydra finds it.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    install_resolvers(extra_dirs)
+    folders = ",".join(f"file://{folder.resolve()}" for folder in extra_dirs)
+    searched = [f"hydra.searchpath=[{folders}]"] if folders else []
+    # A notebook may hold a Hydra of its own; it is given back as it was.
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().hydra = None
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+            return hydra_compose(
+                "config", overrides=[*searched, *overrides], return_hydra_config=with_hydra
+            )
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def install_resolvers(extra_dirs: Sequence[Path] = ()) -> None:
+    """Make ``${networks:[name, ...]}`` known: a list of network nodes from names, nodes or both."""
+    folders = [*extra_dirs, conf_dir()]
+
+    def networks(entries: Any, *, _root_: DictConfig) -> list[Any]:
+        plain = (
+            OmegaConf.to_container(entries, resolve=True)
+            if OmegaConf.is_config(entries)
+            else entries
+        )
+        if not isinstance(plain, list):
+            raise UserError(f"expected a list of networks of the group {NETWORKS}, got {plain!r}")
+        # The interpolations of a node, such as ${data.classes}, refer to the whole configuration.
+        nodes = [OmegaConf.create({"node": _network(entry, folders)}) for entry in plain]
+        for node in nodes:
+            node._set_parent(_root_)
+        return [OmegaConf.to_container(node.node, resolve=True) for node in nodes]
+
+    OmegaConf.register_new_resolver("networks", networks, replace=True)
+
+
+def option_names(group: str, folders: Sequence[Path]) -> list[str]:
+    """The options of a group: the names of its YAML files."""
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+def _network(entry: Any, folders: Sequence[Path]) -> Any:
+    """The node of a network given by name; whatever is already a mapping stays as it is."""
+    if isinstance(entry, Mapping):
+        return entry
+    for folder in folders:
+        path = folder / NETWORKS / f"{entry}.yaml"
+        if path.is_file():
+            return OmegaConf.to_container(OmegaConf.load(path))
+    hint = nearest(str(entry), option_names(NETWORKS, folders))
+    raise UserError(f"no network {entry!r} in the group {NETWORKS}{hint}")
+
+
+def plain(node: Any, key: str) -> Any:
+    """A part of the configuration as plain Python values, with every interpolation resolved.
+
+    Raises:
+        UserError: a mandatory value is missing, or an interpolation leads nowhere.
+    """
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        if not OmegaConf.is_config(node):
+            return node
+        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as failure:
+        cause = failure.__cause__
+        if isinstance(cause, UserError):
+            raise UserError(f"{failure.full_key or key}: {cause}") from failure
+        message = (failure.msg or str(failure)).splitlines()[0]
+        raise UserError(f"{failure.full_key or key}: {message}") from failure

@@ -1,0 +1,186 @@
+"""The user's own LightningDataModule, read as one that yields ``Batch``."""
+
+from __future__ import annotations
+
+import secrets
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import Tensor
+
+from ensemble_kd.data.adapted_batches import AdaptedBatches, samples_of
+from ensemble_kd.data.orders import Place
+from ensemble_kd.errors import UserError
+from ensemble_kd.types import labelled
+
+HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+
+
+class Adapted(LightningDataModule):
+    """A datamodule whose batches are pairs, mappings or ``Batch``; see ``as_batch``.
+
+    ``setup`` of the module runs once for each stage, however many trainers use the data: a module
+    that splits at random must not train a student on what its teachers were chosen by. Its
+    ``teardown`` is not called. ``Batch.index`` is a running number unless batches bring their own:
+    with a loader that shuffles, it does not identify a sample.
+
+    Args:
+        data: the user's module, with train and validation dataloaders and, for results on a test
+            split, a test dataloader.
+        labelled_only: training batches hold labelled samples only, and there are as many batches as
+            in an ordinary epoch; changes nothing for batches without a mask.
+        views: augmentations of each training sample that a strategy asks for; with more than one,
+            the module must yield ``Batch`` with ``views``.
+
+    Raises:
+        ValueError: ``data`` is not a datamodule or moves batches to the device in its own way.
+    """
+
+    def __init__(
+        self, data: LightningDataModule, labelled_only: bool = False, views: int = 1
+    ) -> None:
+        super().__init__()
+        if not isinstance(data, LightningDataModule):
+            raise ValueError(f"data must be a LightningDataModule, got {type(data).__name__}")
+        hooks = [hook for hook in HOOKS if is_overridden(hook, data)]
+        if hooks:
+            raise ValueError(
+                f"data must not override {hooks[0]}, which would see a Batch instead of its own "
+                f"format, got {type(data).__name__}; do this work in its dataset"
+            )
+        self.data = data
+        self.labelled_only = labelled_only
+        self.views = views
+        self._set_up: set[str] = set()
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Shape of one sample.
+
+        Raises:
+            UserError: the inputs are not one tensor.
+        """
+        inputs = self._seen.first
+        if not isinstance(inputs, Tensor):
+            raise UserError(
+                f"{type(self.data).__name__}: inputs of type {type(inputs).__name__} have no one "
+                "shape; give networks that need none"
+            )
+        return tuple(inputs.shape[1:])
+
+    @property
+    def classes(self) -> int:
+        """The module's ``classes`` or ``num_classes``, or the largest label and one."""
+        for name in ("classes", "num_classes"):
+            said = getattr(self.data, name, None)
+            if isinstance(said, int):
+                return said
+            if isinstance(said, (list, tuple)):
+                return len(said)
+        return self._seen.largest + 1
+
+    @cached_property
+    def digest(self) -> str:
+        """The module's own ``digest``; else a random one, so that nothing is reused by mistake."""
+        said = getattr(self.data, "digest", None)
+        return said if isinstance(said, str) else secrets.token_hex(32)
+
+    def sizes(self) -> dict[str, int]:
+        """Samples that one pass serves: ``train``, ``labelled`` (those of them), ``val``, ``test``.
+
+        ``test`` is left out when the module has no test dataloader.
+        """
+        seen = self._seen
+        sizes = {"train": seen.train, "labelled": seen.labelled, "val": seen.val}
+        if is_overridden("test_dataloader", self.data):
+            sizes["test"] = sum(len(batch.target) for batch in self.test_dataloader())
+        return sizes
+
+    def prepare_data(self) -> None:
+        """The module's own, once."""
+        if "prepare" not in self._set_up:
+            self.data.prepare_data()
+            self._set_up.add("prepare")
+
+    def setup(self, stage: str | None = None) -> None:
+        """The module's own, once for ``fit`` (which covers ``validate``) and once for ``test``."""
+        stage = stage if stage in ("test", "predict") else "fit"
+        if stage in self._set_up:
+            return
+        self.data.trainer = self.trainer
+        if self.trainer is None:
+            self.prepare_data()
+        self.data.setup(stage)
+        self._set_up.add(stage)
+
+    def train_dataloader(self) -> AdaptedBatches:
+        """The module's training batches."""
+        return self._batches("train_dataloader", self.labelled_only, self.views)
+
+    def val_dataloader(self) -> AdaptedBatches:
+        """The module's validation batches."""
+        return self._batches("val_dataloader")
+
+    def test_dataloader(self) -> AdaptedBatches:
+        """The module's test batches.
+
+        Raises:
+            UserError: it has none.
+        """
+        return self._batches("test_dataloader")
+
+    def _batches(self, name: str, labelled_only: bool = False, views: int = 1) -> AdaptedBatches:
+        owner = type(self.data).__name__
+        if not is_overridden(name, self.data):
+            raise UserError(f"{owner} has no {name}(); write one that returns a DataLoader")
+        self.setup("test" if name == "test_dataloader" else "fit")
+        self.data.trainer = self.trainer
+        loader = getattr(self.data, name)()
+        if loader is None or isinstance(loader, (list, tuple, dict)):
+            raise UserError(
+                f"{owner}.{name}() must return one dataloader, got {type(loader).__name__}"
+            )
+        return AdaptedBatches(loader, self._place, labelled_only, views)
+
+    @cached_property
+    def _seen(self) -> _Seen:
+        """One pass over training and validation."""
+        parts = (self._batches("train_dataloader"), self._batches("val_dataloader"))
+        first: Any = None
+        largest = -1
+        counts = []
+        for part in parts:
+            total = known = 0
+            for batch in part:
+                first = batch.inputs if first is None else first
+                mask = labelled(batch)
+                if mask.any():
+                    largest = max(largest, int(batch.target[mask].max()))
+                total += len(mask)
+                known += int(samples_of(mask).sum())
+            counts.append((total, known))
+        (train, known), (val, _) = counts
+        if largest < 1 or not train or not val:
+            raise UserError(
+                f"{type(self.data).__name__} must yield training and validation batches with "
+                f"labels of at least 2 classes, got {train} and {val} samples and {largest} as the "
+                "largest label"
+            )
+        return _Seen(first, largest, train, known, val)
+
+    def _place(self) -> Place:
+        if self.trainer is None:
+            return Place()
+        return Place(self.trainer.current_epoch, self.trainer.global_rank, self.trainer.world_size)
+
+
+class _Seen(NamedTuple):
+    """What a pass over the data told."""
+
+    first: Any
+    largest: int
+    train: int
+    labelled: int
+    val: int

@@ -1,0 +1,160 @@
+"""Augmentations of whole batches, each sample's a function of seed, sample and visit alone.
+
+A sample therefore looks the same whatever batch it is in, on however many processes: outputs of
+teachers can be stored by sample and epoch, and a resumed run sees what a straight run sees.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ensemble_kd.data.counter import Words, absorb, derive, integers, normal, words
+from ensemble_kd.errors import UserError
+
+
+class Augmentation(ABC):
+    """One way to vary inputs.
+
+    Subclasses are frozen dataclasses: their ``repr`` says all their settings, and the digest of the
+    data covers it.
+    """
+
+    @abstractmethod
+    def __call__(self, inputs: Tensor, index: Tensor, epoch: Tensor | int, seed: int) -> Tensor:
+        """Vary a batch.
+
+        Args:
+            inputs: (b, ...) float32; left as it is.
+            index: (b,) int64, the stable number of each sample.
+            epoch: which visit of the sample this is, a number or (b,) int64.
+            seed: any whole number.
+
+        Returns:
+            A tensor like ``inputs``.
+        """
+
+
+@dataclass(frozen=True)
+class Noise(Augmentation):
+    """Add normal noise to each value.
+
+    Args:
+        std: standard deviation of the noise, >= 0, on the scale of the inputs before they are
+            standardised (images: [0, 1]).
+    """
+
+    std: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.std < float("inf"):
+            raise ValueError(f"std must be a finite number >= 0, got {self.std}")
+
+    def __call__(self, inputs: Tensor, index: Tensor, epoch: Tensor | int, seed: int) -> Tensor:
+        noise = normal(_state(seed, index, epoch), inputs[0].numel())
+        return torch.add(inputs, noise.view(inputs.shape).to(inputs.device), alpha=self.std)
+
+
+@dataclass(frozen=True)
+class Shift(Augmentation):
+    """Move each image by whole pixels, up and down and sideways; zeros come in at the edges.
+
+    The same as a random crop of the image padded with ``pixels`` zeros on each side.
+
+    Args:
+        pixels: the largest distance in each direction, >= 0.
+    """
+
+    pixels: int
+
+    def __post_init__(self) -> None:
+        if self.pixels < 0:
+            raise ValueError(f"pixels must be >= 0, got {self.pixels}")
+
+    def __call__(self, inputs: Tensor, index: Tensor, epoch: Tensor | int, seed: int) -> Tensor:
+        images = _images(inputs, "Shift")
+        return _cropped(F.pad(images, (self.pixels,) * 4), images, _state(seed, index, epoch))
+
+
+@dataclass(frozen=True)
+class Crop(Augmentation):
+    """A random window of each image, of its own size, after the image was continued by reflection.
+
+    Source: the padding of Zagoruyko and Komodakis, Wide Residual Networks (arXiv 1605.07146),
+    section 3. For padding with zeros use ``Shift``.
+
+    Args:
+        padding: by how many pixels the image is continued on each side, >= 0 and smaller than it.
+    """
+
+    padding: int
+
+    def __post_init__(self) -> None:
+        if self.padding < 0:
+            raise ValueError(f"padding must be >= 0, got {self.padding}")
+
+    def __call__(self, inputs: Tensor, index: Tensor, epoch: Tensor | int, seed: int) -> Tensor:
+        images = _images(inputs, "Crop")
+        if self.padding >= min(images.shape[-2:]):
+            raise UserError(
+                f"augment: Crop(padding) must be smaller than the image, got {self.padding} "
+                f"for images of shape {tuple(images.shape[1:])}"
+            )
+        padded = F.pad(images, (self.padding,) * 4, mode="reflect")
+        return _cropped(padded, images, _state(seed, index, epoch))
+
+
+@dataclass(frozen=True)
+class Flip(Augmentation):
+    """Mirror every other image, left to right."""
+
+    def __call__(self, inputs: Tensor, index: Tensor, epoch: Tensor | int, seed: int) -> Tensor:
+        images = _images(inputs, "Flip")
+        coin = integers(_state(seed, index, epoch), 1, 2).bool().to(images.device)
+        return torch.where(coin[..., None, None], images.flip(-1), images)
+
+
+@dataclass(frozen=True)
+class Chain(Augmentation):
+    """One augmentation after the other, each with its own random numbers.
+
+    Args:
+        steps: the augmentations in order; none at all leaves the inputs as they are.
+    """
+
+    steps: Sequence[Augmentation]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(self.steps))
+
+    def __call__(self, inputs: Tensor, index: Tensor, epoch: Tensor | int, seed: int) -> Tensor:
+        for position, step in enumerate(self.steps):
+            inputs = step(inputs, index, epoch, derive(seed, f"step {position}"))
+        return inputs
+
+
+def _state(seed: int, index: Tensor, epoch: Tensor | int) -> Words:
+    return absorb(absorb(words(seed), words(index)), words(epoch))
+
+
+def _images(inputs: Tensor, name: str) -> Tensor:
+    if inputs.ndim != 4:
+        raise UserError(
+            f"augment: {name} needs images of shape (channels, height, width), "
+            f"got samples of shape {tuple(inputs.shape[1:])}"
+        )
+    return inputs
+
+
+def _cropped(padded: Tensor, images: Tensor, state: Words) -> Tensor:
+    """A window of the size of ``images`` at a random place of each padded image."""
+    height, width = images.shape[-2:]
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    across = torch.arange(len(images), device=images.device)
+    down, right = integers(state, 2, windows.shape[2]).to(images.device).unbind(-1)
+    return windows[across, :, down, right]

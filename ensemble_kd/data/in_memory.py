@@ -1,0 +1,236 @@
+"""Data that fits into memory, split, partly labelled and served as whole batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pytorch_lightning import LightningDataModule
+
+from ensemble_kd.data.augment import Augmentation, Chain
+from ensemble_kd.data.batches import Batches, Table
+from ensemble_kd.data.counter import derive
+from ensemble_kd.data.orders import Place, Sequential, Shuffled
+from ensemble_kd.data.source import Parts, Samples, Source
+from ensemble_kd.data.splits import RowArray, Split, drawn, split
+from ensemble_kd.errors import UserError
+from ensemble_kd.types import UNLABELLED
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The data once it was read and split."""
+
+    parts: Parts
+    rows: Split
+    labelled: RowArray
+    known: Table
+    hidden: Table
+    reported: Table
+
+
+class InMemory(LightningDataModule):
+    """A source, split into training, validation and test, with few or all labels in training.
+
+    Splits, labelled samples, order and augmentation are functions of ``seed`` alone (and of epoch,
+    rank and number of processes, for the order). ``Batch.index`` is the row number of a sample in
+    the source's training part, whatever the seed; in batches of an official test part, its row
+    number there.
+
+    The data is read when it is first needed: by ``setup`` or by any of the properties.
+
+    Args:
+        source: what the data is.
+        batch_size: samples of a batch, on each process.
+        labelled: how many training samples keep their label, stratified, at least one of each
+            class; the others have the target ``UNLABELLED`` and a false mask. None keeps all.
+        seed: decides splits, labelled samples, order and augmentation.
+        val_share: share of the source's training part that becomes the validation split.
+        test_share: likewise for the test split; unused when the source has an official one.
+        augment: how training inputs are varied: one augmentation, several in order, or none.
+        labelled_only: training batches hold labelled samples only, freshly shuffled again and
+            again until as many batches were seen as with all samples; may be changed between
+            stages. Without ``labelled`` this changes nothing.
+        views: independent augmentations of each training sample; the first is ``Batch.inputs``, the
+            others are ``Batch.views``. May be changed between stages as well.
+        drop_last: leave out the training samples that do not fill the last batch of an epoch (other
+            ones in each epoch). Validation and test always hold every sample exactly once.
+
+    Raises:
+        ValueError: a number is out of its range.
+        UserError: from ``setup`` and the properties, when the data cannot be read or split.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int = 64,
+        labelled: int | None = None,
+        seed: int = 0,
+        val_share: float = 0.15,
+        test_share: float = 0.15,
+        augment: Augmentation | Sequence[Augmentation] | None = None,
+        labelled_only: bool = False,
+        views: int = 1,
+        drop_last: bool = True,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+        if views < 1:
+            raise ValueError(f"views must be >= 1, got {views}")
+        if labelled is not None and labelled < 1:
+            raise ValueError(f"labelled must be >= 1 or null for all labels, got {labelled}")
+        if not 0 < val_share < 1:
+            raise ValueError(f"val_share must be in (0, 1), got {val_share}")
+        if not 0 < test_share < 1 - val_share:
+            raise ValueError(
+                f"test_share must be in (0, {1 - val_share:g}), which is what val_share leaves, "
+                f"got {test_share}"
+            )
+        self.name = type(source).__name__
+        self.source = source
+        self.batch_size = batch_size
+        self.labelled = labelled
+        self.seed = seed
+        self.val_share = val_share
+        self.test_share = test_share
+        self.augment = augment if isinstance(augment, Augmentation) else Chain(augment or ())
+        self.labelled_only = labelled_only
+        self.views = views
+        self.drop_last = drop_last
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return tuple(self._opened.known.inputs.shape[1:])
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self._opened.parts.classes
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all that decides what batches hold, in hexadecimal, the same in each process.
+
+        It covers the arrays, their standardisation, the splits, the labelled samples, the batch
+        size, the augmentation and the seed. It leaves out where files lie, and what may differ from
+        one use of the data to the next: ``labelled_only``, ``views``, epoch, rank and number of
+        processes.
+        """
+        opened = self._opened
+        said = hashlib.sha256()
+        settings = (
+            np.asarray(self.source.mean).tolist(),
+            np.asarray(self.source.std).tolist(),
+            self.batch_size,
+            self.drop_last,
+            self.seed,
+            opened.parts.classes,
+            self.augment,
+        )
+        said.update(repr(settings).encode())
+        arrays: list[npt.NDArray[np.generic]] = [*opened.parts.train]
+        arrays.extend(opened.parts.test or ())
+        arrays.extend([*opened.rows, opened.labelled])
+        for array in arrays:
+            said.update(f"{array.dtype.str} {array.shape}".encode())
+            said.update(np.ascontiguousarray(array).data)
+        return said.hexdigest()
+
+    def sizes(self) -> dict[str, int]:
+        """Samples: ``train``, ``labelled`` (those of them with a label), ``val``, ``test``."""
+        opened = self._opened
+        return {
+            "train": len(opened.rows.train),
+            "labelled": len(opened.labelled),
+            "val": len(opened.rows.val),
+            "test": len(opened.rows.test) if opened.parts.test is None else len(opened.reported),
+        }
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and split the data; a second call does nothing."""
+        self._opened  # noqa: B018 - a cached property
+
+    def train_dataloader(self) -> Batches:
+        """Augmented training batches in a fresh order each epoch."""
+        opened = self._opened
+        rows = torch.from_numpy(opened.labelled if self._cycles else opened.rows.train)
+        order = Shuffled(
+            rows,
+            self.batch_size,
+            derive(self.seed, "order"),
+            size=len(opened.rows.train),
+            drop_last=self.drop_last,
+        )
+        if order.batches(self._place()) == 0:
+            raise UserError(
+                f"data: {len(opened.rows.train)} training samples cannot be shared among "
+                f"{self._place().world} processes"
+            )
+        table = opened.known if self._cycles else opened.hidden
+        seed = derive(self.seed, "augment")
+        return Batches(table, order, self._place, self.augment, seed, self.views)
+
+    def val_dataloader(self) -> Batches:
+        """Validation batches in a fixed order, all labelled."""
+        rows = torch.from_numpy(self._opened.rows.val)
+        return Batches(self._opened.known, Sequential(rows, self.batch_size), self._place)
+
+    def test_dataloader(self) -> Batches:
+        """Test batches in a fixed order, all labelled."""
+        opened = self._opened
+        if opened.parts.test is None:
+            rows = torch.from_numpy(opened.rows.test)
+        else:
+            rows = torch.arange(len(opened.reported))
+        return Batches(opened.reported, Sequential(rows, self.batch_size), self._place)
+
+    @property
+    def _cycles(self) -> bool:
+        return self.labelled_only and len(self._opened.labelled) < len(self._opened.rows.train)
+
+    @cached_property
+    def _opened(self) -> _Opened:
+        parts = self.source.load()
+        test_share = self.test_share if parts.test is None else None
+        where = f"data ({type(self.source).__name__})"
+        rows = split(
+            parts.train.labels, parts.classes, self.val_share, test_share, self.seed, where
+        )
+        chosen = rows.train
+        if self.labelled is not None and self.labelled != len(rows.train):
+            labels = parts.train.labels[rows.train]
+            chosen = rows.train[
+                drawn(labels, self.labelled, derive(self.seed, "labelled"), where="data.labelled")
+            ]
+        known = self._table(parts.train)
+        hidden = known
+        if len(chosen) < len(rows.train):
+            mask = torch.zeros(len(known), dtype=torch.bool)
+            mask[torch.from_numpy(chosen)] = True
+            # The labels that are kept back are not even in the table that training reads.
+            target = torch.where(mask, known.target, UNLABELLED)
+            hidden = Table(known.inputs, target, self.source.mean, self.source.std, mask)
+        reported = known if parts.test is None else self._table(parts.test)
+        # An augmentation that does not fit the samples fails here and not in the first epoch.
+        known.batch(torch.arange(1), 0, self.augment)
+        return _Opened(parts, rows, chosen, known, hidden, reported)
+
+    def _table(self, samples: Samples) -> Table:
+        # PyTorch warns of arrays that it could not write to, such as views of a file's bytes.
+        inputs, labels = (
+            torch.from_numpy(np.require(array, None, ["C", "W"])) for array in samples
+        )
+        return Table(inputs, labels, self.source.mean, self.source.std)
+
+    def _place(self) -> Place:
+        if self.trainer is None:
+            return Place()
+        return Place(self.trainer.current_epoch, self.trainer.global_rank, self.trainer.world_size)

@@ -1,0 +1,171 @@
+"""What a source of data is, and the checks that every source runs on what it read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ensemble_kd.data.splits import LabelArray, RowArray, drawn
+from ensemble_kd.errors import UserError
+
+Scale = float | Sequence[float]
+"""One number, or one for each channel: for each place of the first axis of a sample."""
+
+
+class Samples(NamedTuple):
+    """Inputs and their labels.
+
+    Attributes:
+        inputs: (n, ...) uint8 or float32; bytes stand for [0, 1] in steps of 1/255.
+        labels: (n,) int64, all in [0, classes).
+    """
+
+    inputs: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+    labels: LabelArray
+
+
+class Parts(NamedTuple):
+    """All that a source holds.
+
+    Attributes:
+        train: the samples to train on and, where ``test`` is None, to split a test part from.
+        test: the official test part, if there is one.
+        classes: number of classes.
+    """
+
+    train: Samples
+    test: Samples | None
+    classes: int
+
+
+class Source(Protocol):
+    """Where data comes from.
+
+    Attributes:
+        mean: what is subtracted from the inputs (in [0, 1] for images).
+        std: what they are divided by afterwards, > 0.
+    """
+
+    mean: Scale
+    std: Scale
+
+    def load(self) -> Parts:
+        """Read everything.
+
+        Raises:
+            UserError: a file is missing, damaged or does not hold what it should.
+        """
+        ...
+
+
+def checked(
+    inputs: npt.NDArray[np.generic],
+    labels: npt.NDArray[np.generic],
+    where: str,
+    classes: int | None = None,
+) -> Samples:
+    """Make sure that arrays can be learned from.
+
+    Args:
+        inputs: (n, ...) uint8 or any float.
+        labels: (n,) integers.
+        where: what the error message calls them, such as the file's path.
+        classes: number of classes; None takes the largest label for the last class.
+
+    Raises:
+        UserError: on the first thing that is wrong.
+    """
+    if inputs.ndim < 2 or 0 in inputs.shape:
+        raise UserError(
+            f"{where}: expected inputs of shape (samples, features...) without an empty axis, "
+            f"got {inputs.shape}"
+        )
+    if labels.ndim != 1 or len(labels) != len(inputs):
+        raise UserError(
+            f"{where}: expected one label for each of {len(inputs)} samples, "
+            f"got labels of shape {labels.shape}"
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"{where}: labels must be integers, got {labels.dtype}")
+    if int(labels.max()) > np.iinfo(np.int64).max:
+        raise UserError(f"{where}: labels must fit into int64, got {labels.max()}")
+    targets = labels.astype(np.int64)
+    _check_range(targets, where, classes)
+    if inputs.dtype == np.uint8:
+        return Samples(np.ascontiguousarray(inputs, np.uint8), targets)
+    if not np.issubdtype(inputs.dtype, np.floating):
+        raise UserError(
+            f"{where}: inputs must be uint8 (bytes of images) or floating point, got {inputs.dtype}"
+        )
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(inputs, np.float32)
+    bad = ~np.isfinite(values).reshape(len(values), -1)
+    if bad.any():
+        first = int(bad.any(axis=1).argmax())
+        raise UserError(
+            f"{where}: inputs hold {int(bad.sum())} values that are NaN, infinite or beyond "
+            f"float32, in {int(bad.any(axis=1).sum())} samples, first in sample {first}; "
+            "remove or repair these samples"
+        )
+    return Samples(values, targets)
+
+
+def _check_range(labels: LabelArray, where: str, classes: int | None) -> None:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0:
+        wrong = labels < 0
+        raise UserError(
+            f"{where}: labels must be >= 0, got {low} ({int(wrong.sum())} negative labels, "
+            f"first in sample {int(wrong.argmax())})"
+        )
+    if classes is not None and high >= classes:
+        wrong = labels >= classes
+        raise UserError(
+            f"{where}: labels must be in 0..{classes - 1}, got {high} ({int(wrong.sum())} labels "
+            f"out of range, first in sample {int(wrong.argmax())})"
+        )
+    if classes is None and high < 1:
+        raise UserError(f"{where}: labels must name at least 2 classes, got only class 0")
+
+
+def existing(path: Path, remedy: str) -> Path:
+    """The path of a file that is there and not empty.
+
+    Args:
+        path: where the file should be.
+        remedy: how to get it, the end of the error message.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not path.is_file():
+        raise UserError(f"no file {path.absolute()}; {remedy}")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path.absolute()} is empty; {remedy}")
+    return path
+
+
+def limited(labels: LabelArray, limit: int | None, stratified: bool, where: str) -> RowArray:
+    """The rows of a subset of ``limit`` samples, ascending.
+
+    Args:
+        labels: (n,) the label of each row.
+        limit: how many to keep; None keeps all.
+        stratified: keep the shares of the classes and take the first rows of each; else simply the
+            first rows.
+        where: what the error message calls the data.
+
+    Raises:
+        UserError: there are fewer samples, or too few to keep one of each class.
+    """
+    if limit is None:
+        return np.arange(len(labels))
+    if not 1 <= limit <= len(labels):
+        raise UserError(f"{where}: limit must be between 1 and {len(labels)}, got {limit}")
+    if not stratified:
+        return np.arange(limit)
+    return drawn(labels, limit, where=f"{where}: limit")

@@ -1,0 +1,132 @@
+"""Stratified parts of a data set, each a function of labels and seed alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ensemble_kd.data.counter import absorb, derive, words
+from ensemble_kd.errors import UserError
+
+LabelArray = npt.NDArray[np.int64]
+RowArray = npt.NDArray[np.int64]
+
+
+class Split(NamedTuple):
+    """Row numbers of the parts, ascending and disjoint.
+
+    Attributes:
+        train: (n,) rows to train on.
+        val: (n,) rows to choose by.
+        test: (n,) rows to report on; empty when the source has a test part of its own.
+    """
+
+    train: RowArray
+    val: RowArray
+    test: RowArray
+
+
+def apportion(counts: RowArray, total: int, spare: int = 0) -> RowArray:
+    """Divide ``total`` seats among classes in proportion to their sizes, by largest remainders.
+
+    Source: Hamilton's method, with at least one seat for each class.
+
+    Args:
+        counts: (c,) size of each class.
+        total: seats to give, between c and ``(counts - spare).sum()``.
+        spare: how many samples of each class get no seat.
+
+    Returns:
+        (c,) seats of each class, at least 1 and at most ``counts - spare``.
+    """
+    most = counts - spare
+    if most.min() < 1 or not len(counts) <= total <= most.sum():
+        raise ValueError(f"total must be in [{len(counts)}, {most.sum()}], got {total}")
+    quota = counts * (total / counts.sum())
+    seats: RowArray = np.clip(quota.astype(np.int64), 1, most)
+    while seats.sum() < total:
+        seats[np.where(seats < most, quota - seats, -np.inf).argmax()] += 1
+    while seats.sum() > total:
+        seats[np.where(seats > 1, quota - seats, np.inf).argmin()] -= 1
+    return seats
+
+
+def drawn(
+    labels: LabelArray, total: int, seed: int | None = None, spare: int = 0, where: str = "data"
+) -> RowArray:
+    """Choose ``total`` positions, stratified by class, at least one of each.
+
+    Args:
+        labels: (n,) classes; every class up to the largest label must occur.
+        total: how many to choose.
+        seed: which ones; None takes the first of each class. With one seed, a smaller choice is
+            contained in a larger one of the same classes as far as the proportions allow.
+        spare: how many samples of each class must not be chosen.
+        where: what the error message calls the number.
+
+    Returns:
+        (total,) positions, ascending.
+
+    Raises:
+        UserError: ``total`` is smaller than the number of classes or leaves too few behind, or a
+            class is missing.
+    """
+    counts = np.bincount(labels)
+    if counts.min() <= spare:
+        rare = int(counts.argmin())
+        raise UserError(f"{where}: class {rare} has {counts[rare]} samples, too few to choose from")
+    most = int((counts - spare).sum())
+    if not len(counts) <= total <= most:
+        raise UserError(
+            f"{where} must be between {len(counts)} (one of each class) and {most}, got {total}"
+        )
+    keys = np.arange(len(labels), dtype=np.uint64)
+    if seed is not None:
+        keys = absorb(words(seed), keys)
+    order = np.lexsort((keys, labels))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(labels)) - (counts.cumsum() - counts)[labels[order]]
+    return np.flatnonzero(rank < apportion(counts, total, spare)[labels])
+
+
+def split(
+    labels: LabelArray,
+    classes: int,
+    val_share: float,
+    test_share: float | None,
+    seed: int,
+    where: str = "data",
+) -> Split:
+    """Divide rows into training, validation and test, each class in proportion and in each part.
+
+    Args:
+        labels: (n,) classes in [0, classes).
+        classes: number of classes.
+        val_share: share of the rows for validation.
+        test_share: share of the rows for test; None makes no test part.
+        seed: which rows go where.
+        where: what the error message calls the data.
+
+    Raises:
+        UserError: a class has too few samples.
+    """
+    parts = 2 if test_share is None else 3
+    counts = np.bincount(labels, minlength=classes)
+    if counts.min() < parts:
+        rare = int(counts.argmin())
+        names = "training, validation and test" if parts == 3 else "training and validation"
+        raise UserError(
+            f"{where}: class {rare} has {counts[rare]} samples, at least {parts} are needed to put "
+            f"one into each of {names}"
+        )
+    rest = np.arange(len(labels))
+    test = rest[:0]
+    if test_share is not None:
+        size = max(round(test_share * len(labels)), classes)
+        test = drawn(labels, size, derive(seed, "test"), 2, f"{where}: the test part")
+        rest = np.setdiff1d(rest, test)
+    size = max(round(val_share * len(labels)), classes)
+    chosen = drawn(labels[rest], size, derive(seed, "val"), 1, f"{where}: the validation part")
+    return Split(np.delete(rest, chosen), rest[chosen], test)

@@ -1,0 +1,177 @@
+"""The stage engine: each stage is taken from the store or trained into it, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback
+from torch import nn
+
+from ensemble_kd.artefact import COMPANIONS, WEIGHTS, Artefact, write_artefact
+from ensemble_kd.build import Node, build
+from ensemble_kd.callbacks import Snapshots
+from ensemble_kd.export import constructor_of, count_parameters
+from ensemble_kd.plan import Plan
+from ensemble_kd.report.progress import StageProgress
+from ensemble_kd.report.recording import Curves
+from ensemble_kd.report.results import versions
+from ensemble_kd.stage import Given, Stage
+from ensemble_kd.store import Store
+from ensemble_kd.teachers import Ensemble, Frozen
+from ensemble_kd.training import Learner, assemble, train
+
+CURVES = "curves.csv"
+
+
+@dataclass(frozen=True)
+class Product:
+    """A stage that is done.
+
+    Attributes:
+        stage: what was trained.
+        artefact: where it lies.
+        learner: the trained networks, in eval mode.
+        reused: it was found in the store.
+        seconds: what the training took in this run.
+    """
+
+    stage: Stage
+    artefact: Artefact
+    learner: Learner
+    reused: bool
+    seconds: float
+
+    def predictors(self) -> dict[str, nn.Module]:
+        """The networks of this stage under the names by which the run reports them."""
+        named = self.learner.predictors()
+        return {self.stage.reported(name): network for name, network in named.items()}
+
+
+class Engine:
+    """Carries out the stages of a plan.
+
+    Args:
+        plan: what to do.
+        store: where artefacts are looked up and written.
+        folder: the run folder, for the loggers.
+        logger: makes a Lightning logger from ``save_dir`` and ``name``; false for none.
+    """
+
+    def __init__(self, plan: Plan, store: Store, folder: Path, logger: Any) -> None:
+        self.plan = plan
+        self.store = store
+        self.folder = folder
+        self.logger = logger
+        self._networks = {name: teacher.network for name, teacher in plan.given.items()}
+        self._digests = {name: teacher.digest for name, teacher in plan.given.items()}
+        self._folders = {
+            name: teacher.folder for name, teacher in plan.given.items() if teacher.folder
+        }
+
+    def products(self) -> dict[str, Product]:
+        """All stages, by name, in the order of the plan.
+
+        Raises:
+            UserError: a loss stopped being finite, or the store cannot be written.
+            Interrupted: Ctrl-C; what was finished before is in the store.
+        """
+        done: dict[str, Product] = {}
+        for number, stage in enumerate(self.plan.stages, start=1):
+            progress = StageProgress(number, len(self.plan.stages), stage.name, stage.epochs)
+            product = self._finish(stage, progress)
+            done[stage.name] = product
+            self._networks[stage.name] = product.learner.deliverable()
+            self._digests[stage.name] = product.artefact.digest
+            self._folders[stage.name] = product.artefact.folder
+        return done
+
+    def _finish(self, stage: Stage, progress: StageProgress) -> Product:
+        digest = stage.digest(self._digests)
+        learner = assemble(stage, self.plan.allow)
+        with self.store.locked(digest):
+            artefact = self.store.find(digest)
+            if artefact is not None:
+                progress.reused(digest)
+                return Product(stage, restored(learner, artefact), learner, True, 0.0)
+            with self.store.writing(digest) as unfinished:
+                seconds = self._train(stage, learner, unfinished, progress)
+                written = self._write(stage, digest, learner, unfinished, seconds)
+        artefact = Artefact(self.store.folder(digest), written.provenance)
+        return Product(stage, artefact, learner, False, seconds)
+
+    def _train(
+        self, stage: Stage, learner: Learner, unfinished: Path, progress: StageProgress
+    ) -> float:
+        self.plan.data.labelled_only = stage.labelled_only
+        self.plan.data.views = stage.views
+        if stage.initial is not None:
+            learner.start_from(self._networks[stage.initial], stage.name)
+        recording: list[Callback] = [Curves(unfinished / CURVES, stage.name), progress]
+        if stage.snapshots:
+            recording.append(Snapshots(unfinished))
+        return train(
+            stage,
+            learner,
+            self._ensemble(stage),
+            self.plan.data,
+            self.plan.classes,
+            callbacks=recording,
+            loggers=self._stage_loggers(stage),
+            allow=self.plan.allow,
+        )
+
+    def _ensemble(self, stage: Stage) -> Ensemble:
+        frozen = [Frozen(self._networks[name]) for name in stage.teachers]
+        if stage.ensemble is None:
+            return Ensemble(frozen)
+        snapshots = [self._snapshots(name) for name in stage.teachers]
+        ensemble: Ensemble = build(stage.ensemble, "strategy.ensemble", self.plan.allow)(
+            frozen, snapshots
+        )
+        return ensemble
+
+    def _snapshots(self, teacher: str) -> list[Path]:
+        folder = self._folders.get(teacher)
+        return [] if folder is None else sorted(folder.glob("epoch-*.safetensors"))
+
+    def _stage_loggers(self, stage: Stage) -> list[Any]:
+        maker = build(self.logger, "logger", self.plan.allow)
+        return [maker(save_dir=self.folder / "logs", name=stage.name)] if maker else []
+
+    def _write(
+        self, stage: Stage, digest: str, learner: Learner, unfinished: Path, seconds: float
+    ) -> Artefact:
+        delivered = learner.deliverable()
+        provenance = {
+            "digest": digest,
+            "name": stage.name,
+            "parents": {name: self._digests[name] for name in stage.teachers},
+            "stage": stage.determinants(self._digests),
+            "parameters": count_parameters(delivered),
+            "seconds": round(seconds, 3),
+            "versions": versions(),
+        }
+        node = constructor_node(stage, learner)
+        return write_artefact(unfinished, delivered, node, provenance, learner.companions())
+
+
+def restored(learner: Learner, artefact: Artefact) -> Artefact:
+    """Fill a freshly assembled learner with what an artefact holds; returns the artefact."""
+    companions = learner.companions()
+    if companions is None:
+        artefact.fill(learner.student, WEIGHTS)
+    else:
+        artefact.fill(companions, COMPANIONS)
+    learner.rest()
+    return artefact
+
+
+def constructor_node(stage: Stage, learner: Learner) -> Node | None:
+    """How the delivered network can be constructed again; None when that is not known."""
+    delivered = learner.deliverable()
+    if delivered is learner.student and not isinstance(stage.student, Given):
+        return stage.student
+    found: Node | None = constructor_of(delivered)
+    return found

@@ -1,0 +1,288 @@
+"""How good the predictors of a run are, and how near to each other: one pass over a split."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric.utilities import move_data_to_device
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+from ensemble_kd.errors import UserError
+from ensemble_kd.metrics import Agreement, NegativeLogLikelihood, PredictiveKL
+from ensemble_kd.teachers import Frozen, Mixture
+from ensemble_kd.types import UNLABELLED, Batch, as_output
+
+WARM_UP = 2
+"""Forward passes before the first that is timed."""
+
+SURE = 1 - 2**-24
+"""The largest float32 below 1."""
+
+
+class Scores(NamedTuple):
+    """How good a predictor is on the labelled samples of a split.
+
+    Attributes:
+        accuracy: share of them whose class it ranks first; NaN when there are none, as the others.
+        nll: mean negative log-likelihood, in nats.
+        ece: top-label expected calibration error.
+        n: how many there are.
+    """
+
+    accuracy: float
+    nll: float
+    ece: float
+    n: int
+
+
+class Nearness(NamedTuple):
+    """How near two predictors are on all samples of a split, labelled or not.
+
+    Attributes:
+        agreement: share of the samples on which both rank the same class first.
+        kl: mean KL(second || first), in nats.
+    """
+
+    agreement: float
+    kl: float
+
+
+class Measured(NamedTuple):
+    """What was measured on one split: scores by name, nearness by pair of names."""
+
+    predictors: dict[str, Scores]
+    pairs: dict[tuple[str, str], Nearness]
+
+
+class Evaluation:
+    """Measures predictors on classification data.
+
+    Accuracy and calibration error are torchmetrics' own classes. The calibration error is that of
+    Guo et al., On Calibration of Modern Neural Networks (arXiv 1706.04599), equation 3, on bins of
+    equal width.
+
+    Args:
+        bins: number of bins of the calibration error, >= 1.
+    """
+
+    def __init__(self, bins: int = 15) -> None:
+        if bins < 1:
+            raise ValueError(f"bins must be >= 1, got {bins}")
+        self.bins = bins
+
+    def measure(
+        self,
+        predictors: Mapping[str, nn.Module],
+        loader: Iterable[Batch],
+        classes: int,
+        pairs: Sequence[tuple[str, str]] = (),
+        device: torch.device | str = "cpu",
+    ) -> Measured:
+        """Measure all predictors and pairs in one pass.
+
+        Each network runs once per batch, however many mixtures it is a member of. Everything runs
+        in eval and inference mode on ``device``; the networks are left as and where they were.
+
+        Args:
+            predictors: networks by name; each takes a batch's inputs and gives logits (*, classes).
+            loader: the batches of one split.
+            classes: number of classes.
+            pairs: names of a predictor and of the reference that it is held against.
+            device: where to compute.
+
+        Raises:
+            UserError: a predictor gives NaN or infinite predictions, or another number of classes;
+                or the split is empty.
+        """
+        scores = {name: _Scoring(classes, self.bins, device) for name in predictors}
+        nearness = {pair: _Comparison(device) for pair in pairs}
+        networks = dict.fromkeys(part for p in predictors.values() for part in _networks(p))
+        batches = 0
+        with _resting(list(networks), device), torch.inference_mode():
+            for batch in loader:
+                here = move_data_to_device(batch, torch.device(device))
+                target = here.target if here.mask is None else _known(here.target, here.mask)
+                said: dict[nn.Module, Tensor] = {}
+                logits = {
+                    name: _check_classes(name, _logits(network, here.inputs, said), classes)
+                    for name, network in predictors.items()
+                }
+                for name, scoring in scores.items():
+                    scoring.update(logits[name], target.flatten())
+                for (first, second), comparison in nearness.items():
+                    comparison.update(logits[first], logits[second])
+                batches += 1
+            if batches == 0:
+                raise UserError("evaluation: expected at least one batch, got an empty split")
+            for name, scoring in scores.items():
+                scoring.check(name)
+            return Measured(
+                {name: scoring.compute() for name, scoring in scores.items()},
+                {pair: comparison.compute() for pair, comparison in nearness.items()},
+            )
+
+    def latency(
+        self, network: nn.Module, inputs: Any, repeats: int = 15, seconds: float = 0.15
+    ) -> float:
+        """Milliseconds that a network needs for 1,000 samples, in batches such as this one.
+
+        The median of several forward passes in eval and inference mode, where ``inputs`` are.
+
+        Args:
+            network: any predictor.
+            inputs: a batch; its first axis, or that of the first tensor in it, counts the samples.
+            repeats: how often to measure at most.
+            seconds: when to stop measuring anyway, after at least three repeats.
+        """
+        sample = _first_tensor(inputs)
+        synchronise = _synchroniser(sample.device)
+        times: list[float] = []
+        with _resting(_networks(network), sample.device), torch.inference_mode():
+            for _ in range(WARM_UP):
+                network(inputs)
+            synchronise()
+            started = time.perf_counter()
+            while len(times) < repeats and (
+                len(times) < 3 or time.perf_counter() - started < seconds
+            ):
+                before = time.perf_counter()
+                network(inputs)
+                synchronise()
+                times.append(time.perf_counter() - before)
+        return 1e6 * statistics.median(times) / len(sample)
+
+
+class _Scoring:
+    """The metrics of one predictor."""
+
+    def __init__(self, classes: int, bins: int, device: torch.device | str) -> None:
+        self.accuracy = MulticlassAccuracy(
+            classes, average="micro", ignore_index=UNLABELLED, validate_args=False
+        ).to(device)
+        self.ece = MulticlassCalibrationError(
+            classes, n_bins=bins, norm="l1", ignore_index=UNLABELLED, validate_args=False
+        ).to(device)
+        self.nll = NegativeLogLikelihood().to(device)
+        self.sound = torch.ones((), dtype=torch.bool, device=device)
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Count a batch: logits (n, c) of float32 or wider, target (n,)."""
+        self.accuracy.update(logits, target)
+        self.nll.update(logits, target)
+        # Not the logits: torchmetrics takes those that happen to lie in [0, 1] for probabilities.
+        # And nothing above ``SURE``: it would give a confidence of exactly 1 a bin of its own.
+        self.ece.update(logits.softmax(-1).clamp(max=SURE), target)
+        # Finite exactly when the softmax is: no NaN, no +inf, and not every class ruled out. It
+        # stays on the device until the end of the pass.
+        self.sound = self.sound & logits.logsumexp(-1).isfinite().all()
+
+    def check(self, name: str) -> None:
+        """Refuse to give numbers for a predictor whose predictions are none."""
+        if not self.sound:
+            raise UserError(
+                f"{name}: expected finite logits, got NaN or infinite ones; its training diverged "
+                f"(lower optimizer.lr) or its inputs are not finite"
+            )
+
+    def compute(self) -> Scores:
+        n = int(self.nll.count)
+        if n == 0:
+            return Scores(float("nan"), float("nan"), float("nan"), 0)
+        return Scores(_value(self.accuracy), _value(self.nll), _value(self.ece), n)
+
+
+class _Comparison:
+    """The metrics of one pair."""
+
+    def __init__(self, device: torch.device | str) -> None:
+        self.agreement = Agreement().to(device)
+        self.kl = PredictiveKL().to(device)
+
+    def update(self, first: Tensor, second: Tensor) -> None:
+        self.agreement.update(first, second)
+        self.kl.update(student=first, reference=second)
+
+    def compute(self) -> Nearness:
+        return Nearness(_value(self.agreement), _value(self.kl))
+
+
+def _value(metric: Metric) -> float:
+    return float(metric.compute())
+
+
+def _logits(predictor: nn.Module, inputs: Any, said: dict[nn.Module, Tensor]) -> Tensor:
+    """Logits (n, c) of a predictor, float32 or wider; ``said`` keeps what each network said."""
+    network = predictor.network if isinstance(predictor, Frozen) else predictor
+    if network not in said:
+        if isinstance(network, Mixture):
+            members = [_logits(member, inputs, said) for member in network.members]
+            said[network] = network.merge(members)
+        else:
+            logits = as_output(network(inputs)).logits
+            wide = torch.promote_types(logits.dtype, torch.float32)
+            said[network] = logits.to(wide).flatten(0, -2)
+    return said[network]
+
+
+def _networks(predictor: nn.Module) -> list[nn.Module]:
+    """The networks that a predictor runs: itself, or the members of a mixture."""
+    if isinstance(predictor, Frozen):
+        return _networks(predictor.network)
+    if isinstance(predictor, Mixture):
+        return [network for member in predictor.members for network in _networks(member)]
+    return [predictor]
+
+
+@contextmanager
+def _resting(networks: Sequence[nn.Module], device: torch.device | str) -> Iterator[None]:
+    """Networks in eval mode on a device; afterwards each of their parts is as and where it was."""
+    modes = {part: part.training for network in networks for part in network.modules()}
+    homes = [(network, _device(network)) for network in networks]
+    try:
+        for network in networks:
+            network.eval().to(device)
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+        for network, home in homes:
+            if home is not None:
+                network.to(home)
+
+
+def _device(network: nn.Module) -> torch.device | None:
+    tensor = next(network.parameters(), None)
+    return None if tensor is None else tensor.device
+
+
+def _known(target: Tensor, mask: Tensor) -> Tensor:
+    return target.masked_fill(~mask, UNLABELLED)
+
+
+def _check_classes(name: str, logits: Tensor, classes: int) -> Tensor:
+    if logits.shape[-1] != classes:
+        raise UserError(
+            f"{name}: expected {classes} classes as in the data, got {logits.shape[-1]}"
+        )
+    return logits
+
+
+def _first_tensor(inputs: Any) -> Tensor:
+    if isinstance(inputs, Tensor):
+        return inputs
+    parts = inputs.values() if isinstance(inputs, Mapping) else inputs
+    return _first_tensor(next(iter(parts)))
+
+
+def _synchroniser(device: torch.device) -> Callable[[], None]:
+    """What waits until a device has done all that it was given."""
+    if device.type == "cpu":
+        return lambda: None
+    return lambda: torch.accelerator.synchronize(device)

@@ -1,0 +1,100 @@
+"""Lightning's trainer: made from its group, and run so that its failures are single lines."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+
+from ensemble_kd.build import build
+from ensemble_kd.errors import UserError
+
+OURS = {
+    "max_epochs": "use epochs, or teacher.epochs",
+    "callbacks": "a strategy or a stage brings its own",
+    "logger": "use the group logger",
+}
+"""Arguments of the trainer that the stage engine gives, and what a user sets instead."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C reached a stage that was being trained; its name is the message."""
+
+
+def make_trainer(
+    node: Mapping[str, Any],
+    epochs: int,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Any] = (),
+    allow: Sequence[str] = (),
+) -> Trainer:
+    """A trainer for one stage.
+
+    Args:
+        node: the group ``trainer``.
+        epochs: passes over the training split.
+        callbacks: Lightning callbacks.
+        loggers: Lightning loggers.
+        allow: packages beside this project's that the node may name.
+
+    Raises:
+        UserError: a setting is not possible, here or on this machine.
+    """
+    for key, instead in OURS.items():
+        if key in node:
+            raise UserError(f"trainer.{key}: set by the stage engine, got {node[key]!r}; {instead}")
+    make = build(node, "trainer", allow)
+    try:
+        with _quiet():
+            trainer: Trainer = make(
+                max_epochs=epochs, callbacks=list(callbacks), logger=list(loggers) or False
+            )
+    except (MisconfigurationException, ValueError, TypeError) as refusal:
+        raise UserError(f"trainer: {' '.join(str(refusal).split())}") from refusal
+    return trainer
+
+
+def fit(trainer: Trainer, module: LightningModule, data: LightningDataModule, stage: str) -> None:
+    """Train a module.
+
+    Args:
+        trainer: from ``make_trainer``.
+        module: what is trained, in place.
+        data: serves training and validation batches.
+        stage: its name, for messages.
+
+    Raises:
+        UserError: the trainer refuses its settings.
+        Interrupted: Ctrl-C.
+    """
+    try:
+        with _quiet():
+            trainer.fit(module, datamodule=data)
+    except MisconfigurationException as refusal:
+        raise UserError(f"trainer: {' '.join(str(refusal).split())}") from refusal
+    except SystemExit as stopped:
+        # Lightning turns Ctrl-C into an exit and ignores further signals.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise Interrupted(stage) from stopped
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's notes on devices, its advice and its own deprecations off the terminal."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*", FutureWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,187 @@
+"""The LightningModule: it plays the turns of a strategy and knows no method by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics.classification import MulticlassAccuracy
+
+from ensemble_kd.descent import Descent
+from ensemble_kd.errors import UserError
+from ensemble_kd.strategies.strategy import Strategy
+from ensemble_kd.teachers.ensemble import Ensemble
+from ensemble_kd.types import Batch, Progress, Turn, as_output, labelled
+
+
+class DistillationModule(LightningModule):
+    """One student, its frozen teachers and a strategy.
+
+    The optimisation mode is derived: automatic iff the strategy has one player, so that
+    accumulation, clipping and precision stay the trainer's; with several players each turn zeroes
+    all gradients, goes backward and steps its own player.
+
+    Args:
+        student: the network that learns.
+        teachers: the frozen networks; they are no part of the state or of the parameters.
+        strategy: who learns from whom.
+        optimizers: how each player descends, by player; ``default`` serves the others.
+        classes: number of classes, for the validation accuracy.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teachers: Ensemble,
+        strategy: Strategy,
+        optimizers: Mapping[str, Descent],
+        classes: int,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.teachers = teachers
+        self.strategy = strategy
+        self.descents = dict(optimizers)
+        self.player_names = tuple(strategy.players(student))
+        unknown = set(self.descents) - {"default", *self.player_names}
+        if unknown:
+            raise UserError(
+                f"optimizer: expected players {', '.join(self.player_names)}, "
+                f"got {', '.join(sorted(unknown))}"
+            )
+        self.automatic_optimization = len(self.player_names) == 1
+        self.accuracies = nn.ModuleDict(
+            {name: MulticlassAccuracy(classes, average="micro") for name in self.predictors()}
+        )
+        self.batches_seen = 0
+        self._sums: dict[str, Tensor] = {}
+        self._pending: Iterator[Turn] = iter(())
+
+    def predictors(self) -> dict[str, nn.Module]:
+        """The networks that learn, by name."""
+        return self.strategy.predictors(self.student)
+
+    def deliverable(self) -> nn.Module:
+        """The network that is exported and that may teach."""
+        return self.strategy.deliverable(self.student)
+
+    def progress(self) -> Progress:
+        """How far the stage has come. Batches are counted here: ``global_step`` counts every
+        player's optimiser steps and none of the accumulated batches."""
+        total = self.trainer.num_training_batches * (self.trainer.max_epochs or 1)
+        fraction = min(self.batches_seen / max(total, 1), 1.0)
+        return Progress(self.batches_seen, self.current_epoch, fraction)
+
+    def configure_optimizers(self) -> Any:
+        """One optimiser and one scheduler per player; schedulers follow optimiser steps."""
+        total = int(self.trainer.estimated_stepping_batches)
+        optimizers, schedulers = [], []
+        for player, parameters in self.strategy.players(self.student).items():
+            optimizer, scheduler = self._descent(player).start(parameters, total)
+            optimizers.append(optimizer)
+            schedulers.append({"scheduler": scheduler, "interval": "step"})
+        return optimizers, schedulers
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Play the turns of one batch; in automatic mode the trainer does the descending."""
+        turns = self.strategy.turns(self.student, self.teachers, batch, self.progress())
+        if self.automatic_optimization:
+            loss = self._total(next(turns))
+            self._pending = turns
+            return loss
+        moved = {self._descend(turn) for turn in turns}
+        for number in sorted(moved):
+            self._as_list(self.lr_schedulers())[number].step()
+        return None
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Let the strategy see the stepped weights; log means once an epoch, not once a step."""
+        for extra in self._pending:
+            raise UserError(
+                f"strategy: {type(self.strategy).__name__} has one player "
+                f"but yielded a second turn, for {extra.player!r}"
+            )
+        self.batches_seen += 1
+        if self.trainer.is_last_batch:
+            self._log_means()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the player's descent says; in automatic mode the trainer calls this."""
+        clip = self._descent(self.player_names[0]).clip
+        self.clip_gradients(optimizer, clip or gradient_clip_val, gradient_clip_algorithm)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accuracy of every network that learns, on the labelled samples."""
+        known = labelled(batch)
+        said = {n: as_output(network(batch.inputs)) for n, network in self.predictors().items()}
+        self.strategy.validated(said, batch, self.progress())
+        for name, output in said.items():
+            accuracy = cast(MulticlassAccuracy, self.accuracies[name])
+            accuracy.update(output.logits[known], batch.target[known])
+            self.log(
+                f"{name}/val_accuracy",
+                accuracy,
+                on_step=False,
+                on_epoch=True,
+                batch_size=len(batch.index),
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Progress is part of what is saved."""
+        checkpoint["batches_seen"] = self.batches_seen
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continue to count where the checkpoint stopped."""
+        self.batches_seen = checkpoint["batches_seen"]
+
+    def _descend(self, turn: Turn) -> int:
+        """Step the player of a turn; returns its number."""
+        number = self.player_names.index(turn.player)
+        optimizers = self._as_list(self.optimizers())
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(self._total(turn))
+        clip = self._descent(turn.player).clip
+        if clip is not None:
+            self.clip_gradients(optimizers[number], clip, "norm")
+        optimizers[number].step()
+        return number
+
+    def _descent(self, player: str) -> Descent:
+        return self.descents.get(player, self.descents["default"])
+
+    def _total(self, turn: Turn) -> Tensor:
+        """The sum of a turn's terms; they and what was measured are remembered by name."""
+        for name, value in (*turn.terms.items(), *turn.measured.items()):
+            # A term that names its owner (peer/1/soft) keeps its name.
+            key = name if "/" in name else f"{turn.player}/{name}"
+            seen = value.detach()
+            self._sums[key] = self._sums[key] + seen if key in self._sums else seen
+        return torch.stack(list(turn.terms.values())).sum()
+
+    def _log_means(self) -> None:
+        batches = self.trainer.num_training_batches
+        for name, total in self._sums.items():
+            mean = total / batches
+            if not torch.isfinite(mean):
+                raise UserError(
+                    f"the loss term {name!r} became {mean.item()} in epoch {self.current_epoch}: "
+                    f"lower optimizer.lr, set optimizer.clip, or look at the data"
+                )
+            self.log(name, mean, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
+        self._sums = {}
+
+    @staticmethod
+    def _as_list(one_or_many: Any) -> list[Any]:
+        if one_or_many is None:
+            return []
+        return list(one_or_many) if isinstance(one_or_many, list | tuple) else [one_or_many]

@@ -1,0 +1,48 @@
+"""What an objective is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from ensemble_kd.types import Batch, Output, Progress
+
+
+class Objective(nn.Module, ABC):
+    """One thing to match, as a value per sample.
+
+    Subclasses write ``forward``. They never reduce, mask, weight or schedule: ``Term`` does, once
+    and for all of them. Teachers' outputs arrive detached; a learnable part (a connector, say) is a
+    registered child, so that the player who uses the objective also trains it.
+
+    Attributes:
+        needs_labels: the value means nothing for a sample without a label; ``Term`` then averages
+            over the labelled samples only.
+        needs_teachers: the value means nothing without a teacher.
+    """
+
+    needs_labels: bool = False
+    needs_teachers: bool = True
+
+    @abstractmethod
+    def forward(
+        self,
+        student: Output,
+        teachers: tuple[Output, ...],
+        weights: Tensor,
+        batch: Batch,
+        progress: Progress,
+    ) -> Tensor:
+        """Value of the objective for each sample.
+
+        Args:
+            student: logits (*, c) of the network that learns.
+            teachers: m outputs, logits (*, c) each, without gradient.
+            weights: (m, *), non-negative, sums to one over m.
+            batch: the batch that all of them saw.
+            progress: how far the stage has come, for objectives that change over it.
+
+        Returns:
+            (*,) one value per sample, in the floating type of the computation.
+        """

@@ -1,0 +1,54 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ensemble_kd.errors import UserError
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or all of the new one, never a part.
+
+    Args:
+        path: the file; its folder is made if need be.
+        content: text is written as UTF-8.
+
+    Raises:
+        UserError: the file system refuses.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with unfinished.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as failure:
+        raise UserError(f"cannot write {path}: {failure.strerror or failure}") from failure
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON; numbers that JSON does not know (NaN, infinities) become null."""
+    written = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    write_whole(path, written + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

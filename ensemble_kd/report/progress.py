@@ -1,0 +1,145 @@
+"""What the terminal shows while the stages of a run are trained."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+from lightning_fabric.utilities import rank_zero_only
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from ensemble_kd.report.console import open_console
+
+METRIC = "student/val_accuracy"
+INTERVAL = 0.1  # seconds between two updates of the bar, at least
+
+
+class StageProgress(Callback):
+    """One line for each stage, and a bar above it while it is trained if somebody can watch.
+
+    On a terminal the bar shows stage, epoch and time left and makes way for the line at the end.
+    Elsewhere nothing moves: the line is begun when the training starts and completed when it ends.
+
+    Args:
+        number: of the stage, from 1.
+        total: number of stages.
+        name: of the stage.
+        epochs: how many it has.
+        file: where to; standard output, as it is when something is written, unless given.
+    """
+
+    def __init__(
+        self, number: int, total: int, name: str, epochs: int, file: TextIO | None = None
+    ) -> None:
+        self.place = f"[{number:>{len(str(total))}}/{total}] {name}"
+        self.epochs = epochs
+        self._file = file
+        self._bar: _Bar | None = None
+        self._open = False
+        self._started = 0.0
+
+    def reused(self, digest: str) -> None:
+        """Say that the stage was found in the store.
+
+        Args:
+            digest: key of its artefact.
+        """
+        self._say(f"{self.place}  reused (digest {digest[:8]})\n")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the bar, or begin the line."""
+        self._started = time.perf_counter()
+        if not trainer.is_global_zero:
+            return
+        self._bar = _Bar.on_terminal(
+            self._file, self.place, self.epochs, self.epochs * trainer.num_training_batches
+        )
+        if self._bar is None:
+            self._say(self._beginning())
+            self._open = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            done = trainer.current_epoch * trainer.num_training_batches + batch_idx + 1
+            self._bar.move(done, trainer.current_epoch + 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Complete the line."""
+        seconds = time.perf_counter() - self._started
+        value = trainer.callback_metrics.get(METRIC)
+        accuracy = "" if value is None else f"  val accuracy {float(value):.3f}"
+        self._complete(f"{accuracy}  {_duration(seconds)}")
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave the terminal fit for whoever prints next."""
+        if self._bar is not None or self._open:
+            self._complete(f"  stopped in epoch {trainer.current_epoch + 1}")
+
+    def _beginning(self) -> str:
+        return f"{self.place}  {self.epochs} epoch{'s' if self.epochs != 1 else ''} ..."
+
+    def _complete(self, end: str) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._say(self._beginning())
+        self._say(end + "\n")
+        self._bar, self._open = None, False
+
+    @rank_zero_only
+    def _say(self, text: str) -> None:
+        file = self._file or sys.stdout
+        file.write(text)
+        file.flush()
+
+
+class _Bar:
+    """A bar on a terminal, drawn anew at most once in ``INTERVAL`` and by no thread of its own."""
+
+    def __init__(self, console: Any, place: str, epochs: int, batches: float) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn(f"epoch {{task.fields[epoch]}}/{epochs}"),
+            TimeRemainingColumn(),
+            console=console,
+            auto_refresh=False,
+            transient=True,
+        )
+        known = batches if batches != float("inf") else None
+        self._task = self._progress.add_task(place, total=known, epoch=1)
+        self._drawn = time.monotonic()
+        self._progress.start()
+
+    @classmethod
+    def on_terminal(
+        cls, file: TextIO | None, place: str, epochs: int, batches: float
+    ) -> _Bar | None:
+        """A bar, unless there is no terminal to draw it on."""
+        console = open_console(file)
+        return cls(console, place, epochs, batches) if console.is_terminal else None
+
+    def move(self, done: float, epoch: int) -> None:
+        """Say how many batches are done; often no more than one comparison."""
+        now = time.monotonic()
+        if now - self._drawn >= INTERVAL:
+            self._drawn = now
+            self._progress.update(self._task, completed=done, epoch=epoch, refresh=True)
+
+    def stop(self) -> None:
+        """Remove the bar."""
+        self._progress.stop()
+
+
+def _duration(seconds: float) -> str:
+    """3.1 s, or 2 min 05 s."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"

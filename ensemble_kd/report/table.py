@@ -1,0 +1,67 @@
+"""The table at the end of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TextIO
+
+from ensemble_kd.report.console import number, open_console, show_table, start_table
+from ensemble_kd.report.results import PredictorEntry, Results
+from ensemble_kd.report.roles import Role, in_order, role
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLUMNS = ("accuracy", "NLL", "ECE", "parameters", "ms/1,000", "agreement")
+STYLES: dict[Role, str] = {"student": "bold", "control": "dim"}
+
+
+def print_results(results: Results, file: TextIO | None = None) -> None:
+    """Print how every predictor does on the test split, and the verdict.
+
+    On a terminal with colours and lines; elsewhere as plain text of the same shape.
+
+    Args:
+        results: the content of ``results.json``.
+        file: where to; standard output unless given.
+    """
+    console = open_console(file)
+    counted = max((entry["test"]["n"] for entry in results["predictors"].values()), default=0)
+    title = f"{counted:,} test samples; agreement is with the ensemble"
+    show_table(console, title, _table(results, plain=not console.is_terminal))
+    console.print(results["verdict"], highlight=False, markup=False, soft_wrap=True)
+
+
+def _table(results: Results, plain: bool) -> Table:
+    predictors = results["predictors"]
+    table = start_table(("predictor", *COLUMNS), plain)
+    names = in_order(predictors)
+    for name, following in zip(names, [*names[1:], None], strict=True):
+        table.add_row(
+            name,
+            *_cells(predictors[name], _agreement(results, name)),
+            style=None if plain else STYLES.get(role(name)),
+            end_section=following is not None and _section(following) != _section(name),
+        )
+    return table
+
+
+def _section(name: str) -> int:
+    """Those who are there first, those who come on the way, and the two to compare."""
+    return {"teacher": 0, "ensemble": 0, "control": 2, "student": 2}.get(role(name), 1)
+
+
+def _agreement(results: Results, name: str) -> float | None:
+    pair = results["pairs"].get(f"{name}|ensemble")
+    return pair["test"]["agreement"] if pair else None
+
+
+def _cells(entry: PredictorEntry, agreement: float | None) -> list[str]:
+    test, size, time = entry["test"], entry["parameters"], entry["milliseconds_per_1000"]
+    return [
+        number(test["accuracy"], "{:.1%}"),
+        number(test["nll"], "{:.3f}"),
+        number(test["ece"], "{:.3f}"),
+        f"{size:,}" if size < 10**7 else f"{size / 1e6:,.1f} M",
+        number(time, "{:.2f}" if time is not None and time < 10 else "{:,.0f}"),
+        number(agreement, "{:.1%}"),
+    ]

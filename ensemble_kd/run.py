@@ -1,0 +1,194 @@
+"""A run, from top to bottom: plan, stages, evaluation, export, report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+from torch import nn
+
+from ensemble_kd.artefact import write_artefact
+from ensemble_kd.build import build
+from ensemble_kd.config import plain
+from ensemble_kd.engine import CURVES, Engine, Product, constructor_node
+from ensemble_kd.errors import UserError
+from ensemble_kd.evaluation import Evaluation
+from ensemble_kd.export import count_parameters, export_onnx
+from ensemble_kd.plan import Plan
+from ensemble_kd.report.curves import append_points, read_points
+from ensemble_kd.report.results import Results, Trained, compile_results, write_results
+from ensemble_kd.store import Store
+from ensemble_kd.teachers import Mixture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves behind.
+
+    Attributes:
+        folder: the run folder.
+        student: the delivered network, in eval mode.
+        results: the content of ``results.json``.
+    """
+
+    folder: Path
+    student: nn.Module
+    results: Results
+
+    def plot(self) -> Figure:
+        """The learning curves of every stage, as a figure that a notebook shows."""
+        from ensemble_kd.report.plots import curves_figure
+
+        return curves_figure(read_points(self.folder / CURVES))
+
+
+def carry_out(plan: Plan, config: DictConfig, folder: Path) -> Result:
+    """Train what is not in the store, evaluate everything, write the run folder.
+
+    Args:
+        plan: from ``make_plan``.
+        config: the configuration from which it was made.
+        folder: the run folder.
+
+    Raises:
+        UserError: what only turns up on the way, such as a loss that stops being finite.
+        Interrupted: Ctrl-C; finished stages are in the store.
+    """
+    refuse_finished(folder)
+    engine = Engine(plan, Store(Path(config.paths.store)), folder, plain(config.logger, "logger"))
+    products = engine.products()
+    results = evaluated(plan, config, products)
+    results["export"] = delivered(products["student"], plan, folder)
+    gather_curves(products, folder)
+    write_results(results, folder / RESULTS)
+    report(results, config, folder)
+    return Result(folder, products["student"].learner.deliverable(), results)
+
+
+def refuse_finished(folder: Path) -> None:
+    """A folder that holds the results of a run is never written into again.
+
+    Raises:
+        UserError: it does.
+    """
+    if (folder / RESULTS).exists():
+        raise UserError(f"{folder}: expected a new run folder, found one that holds {RESULTS}")
+
+
+def evaluated(plan: Plan, config: DictConfig, products: Mapping[str, Product]) -> Results:
+    """Every predictor on the validation and the test split."""
+    predictors = named_predictors(plan, products)
+    pairs = [
+        (name, "ensemble") for name in predictors if "ensemble" in predictors and name != "ensemble"
+    ]
+    evaluation: Evaluation = build(plain(config.evaluation, "evaluation"), "evaluation")
+    val = evaluation.measure(predictors, plan.data.val_dataloader(), plan.classes, pairs)
+    test = evaluation.measure(predictors, plan.data.test_dataloader(), plan.classes, pairs)
+    some = next(iter(plan.data.test_dataloader())).inputs
+    return compile_results(
+        seed=config.seed,
+        strategy=config.strategy.name,
+        data=described(plan.data, config),
+        val=val,
+        test=test,
+        parameters={name: count_parameters(network) for name, network in predictors.items()},
+        stages=stage_records(plan, products),
+        milliseconds={
+            name: evaluation.latency(network, some) for name, network in predictors.items()
+        },
+    )
+
+
+def named_predictors(plan: Plan, products: Mapping[str, Product]) -> dict[str, nn.Module]:
+    """All networks of a run by name: teachers, their ensemble, then the stages in order."""
+    named = {name: teacher.network for name, teacher in plan.given.items()}
+    for product in products.values():
+        named |= product.predictors()
+    mixtures = {
+        name: Mixture([named[member] for member in members])
+        for name, members in plan.mixtures.items()
+    }
+    teachers = {name: named.pop(name) for name in plan.teachers}
+    return {**teachers, **mixtures, **named}
+
+
+def stage_records(plan: Plan, products: Mapping[str, Product]) -> list[Trained]:
+    """What ``results.json`` says of the stages; given teachers are stages that took no time."""
+    given = [
+        Trained(name, teacher.digest, True, 0, 0.0, count_parameters(teacher.network))
+        for name, teacher in plan.given.items()
+    ]
+    trained = [
+        Trained(
+            product.stage.name,
+            product.artefact.digest,
+            product.reused,
+            product.stage.epochs,
+            round(product.seconds, 3),
+            count_parameters(product.learner.deliverable()),
+        )
+        for product in products.values()
+    ]
+    return given + trained
+
+
+def described(data: Any, config: DictConfig) -> dict[str, Any]:
+    """What ``results.json`` says of the data."""
+    return {
+        "name": config.data.get("name", type(data).__name__),
+        "digest": data.digest,
+        "inputs": [int(size) for size in data.inputs],
+        "classes": int(data.classes),
+        **data.sizes(),
+    }
+
+
+def delivered(product: Product, plan: Plan, folder: Path) -> dict[str, float]:
+    """Write ``student/``: the artefact and its ONNX form, checked against the eager network."""
+    target = folder / "student"
+    unfinished = folder / ".student"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    network = product.learner.deliverable()
+    provenance = {
+        key: value for key, value in product.artefact.provenance.items() if key != "files"
+    }
+    write_artefact(
+        unfinished, network, constructor_node(product.stage, product.learner), provenance
+    )
+    some = next(iter(plan.data.test_dataloader())).inputs
+    exported = export_onnx(network, some, unfinished / "student.onnx")
+    # Only a run that was cut off before its results can have left one here.
+    shutil.rmtree(target, ignore_errors=True)
+    unfinished.rename(target)
+    return {"onnx_max_difference": exported.max_difference}
+
+
+def gather_curves(products: Mapping[str, Product], folder: Path) -> None:
+    """``curves.csv`` of the run: the curves of each stage, under the name it has in this run."""
+    (folder / CURVES).unlink(missing_ok=True)
+    for name, product in products.items():
+        points = read_points(product.artefact.folder / CURVES)
+        append_points(folder / CURVES, [point._replace(stage=name) for point in points])
+
+
+def report(results: Results, config: DictConfig, folder: Path) -> None:
+    """Plots and the table at the end, as the group ``report`` wants them."""
+    if config.report.plots:
+        from ensemble_kd.report.plots import write_plots
+
+        write_plots(results, read_points(folder / CURVES), folder / "plots")
+    if config.report.table:
+        from ensemble_kd.report.table import print_results
+
+        print_results(results)
+        print(f"\nrun folder: {folder}")

@@ -1,0 +1,171 @@
+"""A stage: one student trained under some frozen teachers. A value, with a digest."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ensemble_kd.build import Node
+from ensemble_kd.version import __version__
+
+TRAINING_CODE = (
+    "data",
+    "functional",
+    "networks",
+    "objectives",
+    "strategies",
+    "teachers",
+    "weightings",
+    "descent.py",
+    "module.py",
+    "schedules.py",
+    "training.py",
+    "types.py",
+)
+"""What of this package determines trained weights; a change here makes every stage another one."""
+
+
+class Given:
+    """A module that was handed over as an object, where a node would stand in a config.
+
+    Args:
+        module: it is copied at once and never changed.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = copy.deepcopy(module)
+        self.digest = module_digest(module)
+
+    def fresh(self) -> nn.Module:
+        """A copy of the module as it was handed over."""
+        return copy.deepcopy(self._module)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One student, trained under some frozen teachers.
+
+    Attributes:
+        name: how it is reported, and the name under which later stages call it their teacher.
+        student: the network, as a node or as a given module.
+        teachers: names of the stages that teach it, in the order of the weights.
+        strategy: who learns from whom.
+        optimizers: how each player descends; ``default`` serves those that are not named.
+        trainer: the node of the trainer.
+        data: digest of the data.
+        labelled_only: the batches hold labelled samples only.
+        epochs: passes over the training split.
+        select: ``last`` weights, or those of the epoch with the ``best`` validation accuracy.
+        seed: of the initial weights and of everything drawn while training.
+        ensemble: how the teachers answer, as a partial node; None for all of them, live.
+        initial: name of an earlier stage from whose weights the student starts.
+        snapshots: keep the weights of every epoch in the artefact.
+        views: augmentations of each sample in a training batch.
+    """
+
+    name: str
+    student: Node | Given
+    teachers: tuple[str, ...]
+    strategy: Node | Given
+    optimizers: Node
+    trainer: Node
+    data: str
+    labelled_only: bool
+    epochs: int
+    select: str
+    seed: int
+    ensemble: Node | None = None
+    initial: str | None = None
+    snapshots: bool = False
+    views: int = 1
+
+    def reported(self, predictor: str) -> str:
+        """The name under which a run reports one of this stage's predictors."""
+        if self.name == "student":
+            return predictor
+        return self.name if predictor == "student" else f"{self.name}/{predictor}"
+
+    def determinants(self, digests: Mapping[str, str]) -> dict[str, Any]:
+        """Everything that the trained weights depend on, as plain values; not the name.
+
+        Args:
+            digests: of the stages before this one, by name.
+        """
+        return {
+            "student": _plain(self.student),
+            "teachers": [digests[name] for name in self.teachers],
+            "strategy": _plain(self.strategy),
+            "optimizers": dict(self.optimizers),
+            "trainer": dict(self.trainer),
+            "data": self.data,
+            "labelled_only": self.labelled_only,
+            "epochs": self.epochs,
+            "select": self.select,
+            "seed": self.seed,
+            "ensemble": None if self.ensemble is None else dict(self.ensemble),
+            "initial": None if self.initial is None else digests[self.initial],
+            "snapshots": self.snapshots,
+            "views": self.views,
+            "code": training_code_digest(),
+            "versions": _versions(),
+        }
+
+    def digest(self, digests: Mapping[str, str]) -> str:
+        """The key of this stage's artefact: sha256 of its determinants, in hex."""
+        written = json.dumps(self.determinants(digests), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(written.encode()).hexdigest()
+
+
+def derived_seed(seed: int, name: str) -> int:
+    """A seed for a network of its own, from the seed of the run; 31 bits."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1
+
+
+def module_digest(module: nn.Module) -> str:
+    """sha256 of a module's class, structure and state, in hex."""
+    said = hashlib.sha256(f"{type(module).__module__}.{type(module).__qualname__}".encode())
+    said.update(repr(module).encode())
+    for name, tensor in module.state_dict().items():
+        said.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        said.update(tensor.detach().cpu().contiguous().view(-1).view(dtype=_bytes()).numpy())
+    return said.hexdigest()
+
+
+def _bytes() -> Any:
+    import torch
+
+    return torch.uint8
+
+
+def _plain(part: Node | Given) -> Any:
+    return {"given": part.digest} if isinstance(part, Given) else dict(part)
+
+
+@cache
+def training_code_digest() -> str:
+    """sha256 over the source files that determine trained weights, in hex."""
+    package = Path(__file__).parent
+    files = [
+        file
+        for name in TRAINING_CODE
+        for file in (sorted((package / name).rglob("*.py")) or [package / name])
+    ]
+    said = hashlib.sha256()
+    for file in files:
+        said.update(file.relative_to(package).as_posix().encode())
+        said.update(file.read_bytes())
+    return said.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "pytorch-lightning")
+    return {"ensemble-kd": __version__, **{name: version(name) for name in packages}}

@@ -1,0 +1,62 @@
+"""All teachers at once: one student learns from their merged opinion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from ensemble_kd.objectives import Term
+from ensemble_kd.strategies.lesson import Lesson, detached
+from ensemble_kd.strategies.strategy import Strategy
+from ensemble_kd.teachers.ensemble import Ensemble
+from ensemble_kd.types import Batch, Progress, Turn, as_output
+from ensemble_kd.weightings import Weighting
+
+
+class Parallel(Strategy):
+    """The student descends every term, under all teachers at the same time.
+
+    Without teachers and with label terms only this is ordinary training: so are the teachers
+    themselves trained, and the control.
+
+    Source: Hinton, Vinyals and Dean (arXiv 1503.02531), section 2; on unlabelled samples, where
+    only the soft terms count, Bucila, Caruana and Niculescu-Mizil, Model Compression (KDD 2006).
+
+    Args:
+        terms: what is matched, by name.
+        weighting: how much each teacher counts.
+    """
+
+    def __init__(self, terms: dict[str, Term], weighting: Weighting) -> None:
+        super().__init__()
+        self.lesson = Lesson(terms, weighting)
+
+    def players(self, student: nn.Module) -> dict[str, list[nn.Parameter]]:
+        """The student; and the weighting, when it learns from what it did to the student."""
+        players = super().players(student)
+        weighting = self.lesson.weighting
+        if weighting.learns_afterwards:
+            own = {id(parameter) for parameter in weighting.parameters()}
+            players["student"] = [p for p in players["student"] if id(p) not in own]
+            players["weighting"] = [p for p in weighting.parameters() if p.requires_grad]
+        return players
+
+    def turns(
+        self, student: nn.Module, teachers: Ensemble, batch: Batch, progress: Progress
+    ) -> Iterator[Turn]:
+        """The student descends all terms; a weighting that learns afterwards has a second turn."""
+        taught = teachers(batch, progress)
+        learned = as_output(student(batch.inputs))
+        weighting = self.lesson.weighting
+        weights = self.lesson.weights(learned, taught, batch, progress)
+        terms = self.lesson.losses(learned, taught, weights, batch, progress)
+        yield Turn("student", terms, weighting.measurements(weights))
+        if weighting.learns_afterwards:
+            with torch.no_grad():
+                after = as_output(student(batch.inputs))
+            judged = weighting.afterwards(
+                weights, taught, detached(learned), after, batch, progress
+            )
+            yield Turn("weighting", judged)

@@ -1,0 +1,70 @@
+"""What a strategy is: who learns from whom."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+
+from torch import nn
+
+from ensemble_kd.teachers.ensemble import Ensemble
+from ensemble_kd.types import Batch, Output, Progress, Turn
+
+
+class Strategy(nn.Module, ABC):
+    """Who learns from whom, as a generator of turns.
+
+    Networks, objectives and weightings that a strategy needs are its registered children. It does
+    not hold the student and the teachers: they are handed to it.
+
+    Attributes:
+        views: how many independent augmentations of each sample it wants; the first is
+            ``Batch.inputs``, the others are ``Batch.views``.
+    """
+
+    views: int = 1
+
+    def meet(self, student: nn.Module) -> None:
+        """Make what depends on the student, such as layers of its sizes.
+
+        Called once, as soon as both exist and before anything else; what is drawn is drawn from the
+        stage's seed.
+        """
+
+    def begin(self, student: nn.Module, teachers: Ensemble) -> None:
+        """Take what the start of a training needs from the teachers, such as their weights.
+
+        Called once, before the first batch; not when trained weights are restored.
+        """
+
+    def players(self, student: nn.Module) -> dict[str, list[nn.Parameter]]:
+        """The parameters that each player steps; by default one player has them all.
+
+        One player means that the trainer optimises automatically; several take turns. Players share
+        parameters only where a method steps the same network by two optimisers.
+        """
+        everything = [*student.parameters(), *self.parameters()]
+        return {"student": [p for p in everything if p.requires_grad]}
+
+    @abstractmethod
+    def turns(
+        self, student: nn.Module, teachers: Ensemble, batch: Batch, progress: Progress
+    ) -> Iterator[Turn]:
+        """The moves of one batch, in order; code after a ``yield`` sees the stepped weights."""
+
+    def validated(self, said: Mapping[str, Output], batch: Batch, progress: Progress) -> None:
+        """Hear what the predictors, by name, said of a validation batch.
+
+        All batches of one pass over the validation split carry the same progress.
+        """
+
+    def predictors(self, student: nn.Module) -> dict[str, nn.Module]:
+        """The networks that learn, by the name under which they are reported.
+
+        Each takes a batch's inputs. ``student`` is always among them.
+        """
+        return {"student": self.deliverable(student)}
+
+    def deliverable(self, student: nn.Module) -> nn.Module:
+        """The network that is exported and that may teach a later stage."""
+        return student

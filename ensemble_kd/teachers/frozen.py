@@ -1,0 +1,45 @@
+"""A network that teaches and is never touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ensemble_kd.types import Output, as_output
+
+
+class Frozen(nn.Module):
+    """A teacher: always in eval mode, without gradient, invisible to whoever trains.
+
+    It follows ``.to()`` and its kin, and is absent from ``parameters()``, ``buffers()``,
+    ``state_dict()``, ``children()`` and ``train()``: an optimiser cannot find it, a checkpoint
+    cannot store it, and its BatchNorm statistics cannot move.
+
+    Args:
+        network: the teacher; it is put into eval mode and its parameters stop requiring gradient.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        # A tuple hides the network from nn.Module's bookkeeping, which is the point of this class.
+        self._held = (network.eval().requires_grad_(False),)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, for whoever evaluates it."""
+        return self._held[0]
+
+    def forward(self, inputs: Any) -> Output:
+        """Logits (*, c) and features, as ordinary tensors that carry no gradient."""
+        with torch.inference_mode():
+            said = as_output(self.network(inputs))
+        # Tensors born in inference mode cannot be saved for a backward pass; their copies can.
+        return Output(said.logits.clone(), {name: f.clone() for name, f in said.features.items()})
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frozen:
+        self.network._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self

@@ -1,0 +1,104 @@
+"""The values that travel between the parts, all of them NamedTuples and therefore pytrees.
+
+Axes, here and everywhere: m teachers or peers, b batch, l tokens, c classes, d features;
+``*`` stands for ``b`` or ``b l``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+UNLABELLED = -100
+"""The target of a sample whose label is not known: cross-entropy skips it, indexing fails."""
+
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
+
+
+class Batch(NamedTuple):
+    """What a dataloader yields.
+
+    Attributes:
+        inputs: whatever the networks take; its first axis is b.
+        target: (*,) int64, the class of each sample, ``UNLABELLED`` where it is not known.
+        index: (b,) int64, the stable number of each sample in its data set.
+        mask: (*,) bool, true where ``target`` is a label; None when every sample is labelled.
+        views: further augmentations of the same samples, each like ``inputs``; only as many as the
+            strategy asks for, and only in training.
+    """
+
+    inputs: Any
+    target: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    mask: Tensor | None = None
+    views: tuple[Any, ...] = ()
+
+
+class Output(NamedTuple):
+    """What a network says of a batch.
+
+    Attributes:
+        logits: (*, c) unnormalised log-probabilities.
+        features: intermediate tensors by module path; empty unless somebody asked for them.
+    """
+
+    logits: Tensor
+    features: Mapping[str, Tensor] = NOTHING
+
+
+class Progress(NamedTuple):
+    """How far a stage has come.
+
+    Attributes:
+        step: batches seen before this one.
+        epoch: epochs finished before this one.
+        fraction: ``step`` divided by the number of batches of the stage, in [0, 1].
+    """
+
+    step: int
+    epoch: int
+    fraction: float
+
+
+class Turn(NamedTuple):
+    """One player's move: the loss terms, by name, that this player descends.
+
+    Attributes:
+        player: a key of ``Strategy.players``.
+        terms: scalars that already carry their weight; the player descends their sum.
+        measured: scalars that are only logged, such as how often a gate was open.
+    """
+
+    player: str
+    terms: dict[str, Tensor]
+    measured: Mapping[str, Tensor] = NOTHING
+
+
+def as_output(said: Any) -> Output:
+    """Read what a network returned: an ``Output``, logits, or an object with ``.logits``.
+
+    Raises:
+        TypeError: the network returned something that holds no logits.
+    """
+    if isinstance(said, Output):
+        return said
+    if isinstance(said, Tensor):
+        return Output(said)
+    logits = getattr(said, "logits", None)
+    if isinstance(logits, Tensor):
+        return Output(logits)
+    raise TypeError(
+        f"a network must return logits (a tensor, an Output or an object with .logits), "
+        f"got {type(said).__name__}"
+    )
+
+
+def labelled(batch: Batch) -> Tensor:
+    """The samples of a batch whose label is known, (*,) bool."""
+    if batch.mask is not None:
+        return batch.mask
+    return torch.ones_like(batch.target, dtype=torch.bool)

@@ -1,0 +1,34 @@
+"""Teachers that are right count for more."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ensemble_kd.functional import complement, cross_entropy, stacked
+from ensemble_kd.types import Batch, Output, Progress
+from ensemble_kd.weightings.weighting import Weighting, known_labels
+
+
+class Confidence(Weighting):
+    """w_k = (1 - softmax_k(CE_k)) / (m - 1).
+
+    CE_k is the cross-entropy of teacher k with the label. One teacher has the weight one.
+
+    Source: CA-MKD (Zhang et al., arXiv 2201.00007), the weights of its logit branch. Its code
+    divides the loss by m once more; to reproduce it, multiply the soft term's weight by 1 / m.
+    """
+
+    needs_labels = True
+
+    def forward(
+        self, teachers: tuple[Output, ...], student: Output, batch: Batch, progress: Progress
+    ) -> Tensor:
+        """(m, *), larger for a teacher that gives the label more probability.
+
+        Raises:
+            ValueError: a target is ``UNLABELLED``.
+        """
+        target = known_labels(batch, self)
+        logits = stacked(teachers, student)
+        losses = cross_entropy(logits, target.expand(logits.shape[:-1]))
+        return complement(losses.softmax(dim=0))

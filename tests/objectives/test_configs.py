@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from ensemble_kd.objectives import Label, Soft, Term
+from ensemble_kd.schedules import Linear
+from ensemble_kd.types import Batch, Output, Progress
+
+FOLDER = Path(__file__).parents[2] / "conf" / "objective"
+FILES = sorted(FOLDER.rglob("*.yaml"))
+START = Progress(0, 0, 0.0)
+
+
+def composed(path: Path, **changes: Any) -> DictConfig:
+    """A file in the place where it is composed."""
+    root = OmegaConf.create({"objective": OmegaConf.load(path)})
+    root.objective = OmegaConf.merge(root.objective, changes)
+    return root
+
+
+def built(path: Path, **changes: Any) -> dict[str, Term]:
+    return dict(instantiate(composed(path, **changes).objective.terms))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_opens_with_what_it_is(path: Path) -> None:
+    first, second = path.read_text().splitlines()[:2]
+    assert first.startswith("# ")
+    assert not second.startswith("#")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_gives_losses(path: Path) -> None:
+    logits = torch.randn(2, 4, 3)
+    batch = Batch(None, torch.zeros(4, dtype=torch.long), torch.arange(4))
+    for term in built(path).values():
+        loss = term(Output(logits[0]), (Output(logits[1]),), torch.ones(1, 4), batch, START)
+        assert loss.shape == ()
+        assert loss > 0
+
+
+def test_the_keys_at_the_top_reach_their_places() -> None:
+    terms = built(
+        FOLDER / "kd.yaml", temperature=3.0, label_weight=0.1, soft_weight=0.9, merge="logits"
+    )
+    assert list(terms) == ["label", "soft"]
+    label, soft = terms["label"].objective, terms["soft"].objective
+    assert isinstance(label, Label)
+    assert isinstance(soft, Soft)
+    assert (terms["label"].weight, terms["soft"].weight) == (0.1, 0.9)
+    assert soft.temperature(0.0) == 3.0
+    assert soft.merge == "logits"
+
+
+def test_the_temperature_can_be_a_schedule() -> None:
+    schedule = {"_target_": "ensemble_kd.schedules.Linear", "start": 4.0, "end": 1.0}
+    root = composed(FOLDER / "kd.yaml")
+    root.objective.temperature = schedule
+    soft = instantiate(root.objective.terms)["soft"].objective
+    assert isinstance(soft.temperature.value, Linear)
+    assert soft.temperature(0.5) == 2.5
+
+
+def test_a_term_can_be_scheduled() -> None:
+    schedule = {"_target_": "ensemble_kd.schedules.RampUp", "until": 0.5}
+    terms = built(FOLDER / "kd.yaml", terms={"soft": {"schedule": schedule}})
+    assert terms["soft"].schedule(0.5) == 1.0
+    assert terms["soft"].schedule(0.0) < 0.01
+
+
+def test_labels_alone_need_no_teacher() -> None:
+    terms = built(FOLDER / "label.yaml")
+    assert not any(term.objective.needs_teachers for term in terms.values())

@@ -1,0 +1,327 @@
+"""Evaluation against naive float64 loops over single samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ensemble_kd.errors import UserError
+from ensemble_kd.evaluation import Evaluation, Measured
+from ensemble_kd.teachers import Frozen, Mixture
+from ensemble_kd.types import UNLABELLED, Batch, Output
+
+CLASSES = 4
+SIZES = (7, 7, 3, 1)
+
+
+class Network(nn.Module):
+    """A linear network with a BatchNorm that counts how often it is run."""
+
+    def __init__(self, seed: int, scale: float = 3.0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.linear = nn.Linear(5, CLASSES)
+        self.norm = nn.BatchNorm1d(5)
+        with torch.no_grad():
+            self.linear.weight.copy_(scale * torch.randn(CLASSES, 5, generator=generator))
+            self.linear.bias.zero_()
+        self.runs = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.runs += 1
+        logits: Tensor = self.linear(self.norm(inputs))
+        return logits
+
+
+class Saying(nn.Module):
+    """A network that gives what it is given."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, inputs: Tensor) -> Output:
+        return Output(self.logits[inputs[:, 0].long()])
+
+
+def batches(labelled: bool = True, sizes: Sequence[int] = SIZES) -> list[Batch]:
+    """Seeded batches of unequal size; the first input of a sample in ``numbered`` is its index."""
+    generator = torch.Generator().manual_seed(0)
+    found, start = [], 0
+    for size in sizes:
+        target = torch.randint(CLASSES, (size,), generator=generator)
+        mask = None
+        if not labelled:
+            mask = torch.rand(size, generator=generator) < 0.5
+            target = target.where(mask, torch.tensor(UNLABELLED))
+        inputs = torch.randn(size, 5, generator=generator)
+        found.append(Batch(inputs, target, torch.arange(start, start + size), mask))
+        start += size
+    return found
+
+
+def numbered(batch: Batch) -> Batch:
+    """A batch whose inputs are the numbers of its samples."""
+    return batch._replace(inputs=batch.index[:, None].float())
+
+
+def reference_log_probabilities(
+    network: nn.Module, loader: Sequence[Batch]
+) -> np.ndarray[Any, Any]:
+    """(n, c) float64."""
+    rows = []
+    for batch in loader:
+        for sample in batch.inputs:
+            with torch.no_grad():
+                logits = network.eval()(sample[None])
+            logits = getattr(logits, "logits", logits)[0].double().numpy()
+            top = logits.max()
+            rows.append(logits - top - math.log(sum(math.exp(x - top) for x in logits)))
+    return np.array(rows)
+
+
+def reference_scores(
+    log_p: np.ndarray[Any, Any], loader: Sequence[Batch], bins: int
+) -> list[float]:
+    """Accuracy, NLL and ECE over the labelled samples, one after the other."""
+    targets = [int(label) for batch in loader for label in batch.target]
+    rows = [(row, label) for row, label in zip(log_p, targets, strict=True) if label != UNLABELLED]
+    hits = [float(row.argmax() == label) for row, label in rows]
+    losses = [-row[label] for row, label in rows]
+    confidences = [math.exp(row.max()) for row, _ in rows]
+    ece = 0.0
+    for number in range(bins):
+        # A bin holds its lower edge; the last one holds 1 as well.
+        inside = [i for i, c in enumerate(confidences) if min(int(c * bins), bins - 1) == number]
+        if inside:
+            accuracy = sum(hits[i] for i in inside) / len(inside)
+            confidence = sum(confidences[i] for i in inside) / len(inside)
+            ece += len(inside) / len(rows) * abs(accuracy - confidence)
+    return [sum(hits) / len(hits), sum(losses) / len(losses), ece]
+
+
+def measure(predictors: dict[str, nn.Module], loader: Sequence[Batch], **settings: Any) -> Measured:
+    return Evaluation(settings.pop("bins", 15)).measure(predictors, loader, CLASSES, **settings)
+
+
+@pytest.mark.parametrize("bins", [1, 5, 15])
+@pytest.mark.parametrize("labelled", [True, False], ids=["labelled", "partly"])
+def test_scores_equal_a_loop_over_samples(bins: int, labelled: bool) -> None:
+    loader = batches(labelled)
+    networks: dict[str, nn.Module] = {"student": Network(0), "teacher/0": Network(1, scale=0.3)}
+    found = measure(networks, loader, bins=bins)
+    known = sum(int((batch.target != UNLABELLED).sum()) for batch in loader)
+    assert known < sum(SIZES) or labelled
+    for name, network in networks.items():
+        expected = reference_scores(reference_log_probabilities(network, loader), loader, bins)
+        assert found.predictors[name][:3] == pytest.approx(expected, rel=1e-5)
+        assert found.predictors[name].n == known
+
+
+@pytest.mark.parametrize("labelled", [True, False], ids=["labelled", "partly"])
+def test_pairs_equal_a_loop_over_all_samples_labelled_or_not(labelled: bool) -> None:
+    loader = batches(labelled)
+    networks: dict[str, nn.Module] = {"student": Network(0), "ensemble": Network(1)}
+    found = measure(networks, loader, pairs=[("student", "ensemble")])
+    log_p = reference_log_probabilities(networks["student"], loader)
+    log_q = reference_log_probabilities(networks["ensemble"], loader)
+    near = found.pairs["student", "ensemble"]
+    assert near.agreement == pytest.approx(np.mean(log_p.argmax(1) == log_q.argmax(1)))
+    kl = np.mean([(np.exp(q) * (q - p)).sum() for p, q in zip(log_p, log_q, strict=True)])
+    assert near.kl == pytest.approx(kl, rel=1e-5)
+
+
+def test_does_not_depend_on_how_samples_are_cut_into_batches() -> None:
+    loader = batches(sizes=(18,))
+    whole_batch = loader[0]
+    cut = [
+        Batch(whole_batch.inputs[a:b], whole_batch.target[a:b], torch.arange(a, b))
+        for a, b in ((0, 1), (1, 4), (4, 18))
+    ]
+    networks: dict[str, nn.Module] = {"student": Network(0), "ensemble": Network(1)}
+    pairs = [("student", "ensemble")]
+    whole, parts = (measure(networks, some, pairs=pairs) for some in (loader, cut))
+    assert parts.predictors["student"] == pytest.approx(whole.predictors["student"], rel=1e-5)
+    assert parts.pairs[pairs[0]] == pytest.approx(whole.pairs[pairs[0]], rel=1e-5)
+
+
+def test_logits_between_zero_and_one_are_not_taken_for_probabilities() -> None:
+    logits = torch.rand(18, CLASSES, generator=torch.Generator().manual_seed(3))
+    loader = [numbered(batch) for batch in batches()]
+    found = measure({"student": Saying(logits)}, loader).predictors["student"]
+    log_p = logits.double().log_softmax(-1).numpy()
+    assert found[:3] == pytest.approx(reference_scores(log_p, loader, 15), rel=1e-5)
+
+
+def test_a_confidence_of_exactly_one_belongs_to_the_last_bin() -> None:
+    # 12 right with confidence 1, 6 wrong with 0.95: together 2/3 right with a confidence of 0.98...
+    sure, rest = math.log(0.95), math.log(0.05 / 3)
+    logits = torch.tensor([[200.0, 0, 0, 0]] * 12 + [[rest, sure, rest, rest]] * 6)
+    loader = [
+        numbered(batch)._replace(target=torch.zeros_like(batch.target)) for batch in batches()
+    ]
+    found = measure({"student": Saying(logits)}, loader).predictors["student"]
+    assert found.ece == pytest.approx((12 + 6 * 0.95) / 18 - 12 / 18, rel=1e-5)
+
+
+def test_half_precision_networks_are_measured_in_float32() -> None:
+    logits = (30 * torch.randn(18, CLASSES, generator=torch.Generator().manual_seed(3))).half()
+    loader = [numbered(batch) for batch in batches()]
+    found = measure({"student": Saying(logits)}, loader).predictors["student"]
+    log_p = logits.double().log_softmax(-1).numpy()
+    assert found[:3] == pytest.approx(reference_scores(log_p, loader, 15), rel=1e-5)
+
+
+def test_masked_samples_do_not_count_whatever_their_target_says() -> None:
+    loader = [batch._replace(target=batch.target.clamp(min=0)) for batch in batches(labelled=False)]
+    network = Network(0)
+    assert measure({"student": network}, loader) == measure(
+        {"student": network}, batches(labelled=False)
+    )
+
+
+def test_a_split_without_labels_has_pairs_but_no_scores() -> None:
+    loader = [
+        batch._replace(
+            target=torch.full_like(batch.target, UNLABELLED),
+            mask=torch.zeros_like(batch.target, dtype=torch.bool),
+        )
+        for batch in batches()
+    ]
+    found = measure(
+        {"student": Network(0), "ensemble": Network(1)}, loader, pairs=[("student", "ensemble")]
+    )
+    scores = found.predictors["student"]
+    assert scores.n == 0
+    assert all(math.isnan(value) for value in scores[:3])
+    assert 0 <= found.pairs["student", "ensemble"].agreement <= 1
+
+
+def test_members_of_a_mixture_run_once_per_batch() -> None:
+    loader = batches()
+    one, other, alone = Network(0), Network(1), Network(2)
+    predictors: dict[str, nn.Module] = {
+        "ensemble": Mixture([one, Frozen(other), alone]),
+        "teacher/0": one,
+        "teacher/1": other,
+    }
+    found = measure(predictors, loader, pairs=[("teacher/0", "ensemble")])
+    assert [network.runs for network in (one, other, alone)] == [len(SIZES)] * 3
+    rows = [reference_log_probabilities(network, loader) for network in (one, other, alone)]
+    mixed = np.log(np.mean([np.exp(row) for row in rows], axis=0))
+    expected = reference_scores(mixed, loader, 15)
+    assert found.predictors["ensemble"][:3] == pytest.approx(expected, rel=1e-5)
+    kl = np.mean([(np.exp(q) * (q - p)).sum() for p, q in zip(rows[0], mixed, strict=True)])
+    assert found.pairs["teacher/0", "ensemble"].kl == pytest.approx(kl, rel=1e-4)
+
+
+def test_measuring_members_alone_gives_the_same_mixture() -> None:
+    loader = batches()
+    one, other = Network(0), Network(1)
+    alone = measure({"ensemble": Mixture([one, other])}, loader)
+    beside = measure({"a": one, "ensemble": Mixture([one, other]), "b": other}, loader)
+    assert beside.predictors["ensemble"] == alone.predictors["ensemble"]
+
+
+def test_networks_are_left_as_they_were() -> None:
+    student, teacher = Network(0).train(), Network(1)
+    student.norm.eval()  # a BatchNorm that somebody froze on purpose
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    frozen = Frozen(teacher)
+    measure({"student": student, "teacher/0": frozen, "ensemble": Mixture([frozen])}, batches())
+    assert student.training
+    assert student.linear.training
+    assert not student.norm.training
+    assert not teacher.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in student.parameters())
+
+
+def test_training_mode_is_restored_after_an_error_too() -> None:
+    student = Network(0).train()
+    with pytest.raises(UserError):
+        measure({"student": student}, [])
+    assert student.training
+
+
+def test_networks_are_measured_in_eval_mode() -> None:
+    seen = []
+
+    class Spy(Network):
+        def forward(self, inputs: Tensor) -> Tensor:
+            seen.append((self.training, self.norm.training, torch.is_inference_mode_enabled()))
+            return super().forward(inputs)
+
+    measure({"student": Spy(0).train()}, batches())
+    assert set(seen) == {(False, False, True)}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["one", "row"])
+def test_predictions_that_are_none_name_the_predictor(bad: float, where: str) -> None:
+    logits = torch.zeros(18, CLASSES)
+    logits[9, slice(None) if where == "row" else 2] = bad
+    predictors: dict[str, nn.Module] = {"student": Network(0), "teacher/1": Saying(logits)}
+    loader = [numbered(batch) for batch in batches()]
+    predictors["student"] = Saying(torch.zeros(18, CLASSES))
+    if bad == -math.inf and where == "one":  # one class is ruled out: a distribution all the same
+        assert measure(predictors, loader).predictors["teacher/1"].n == 18
+        return
+    with pytest.raises(UserError, match=r"^teacher/1: expected finite logits") as caught:
+        measure(predictors, loader)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_number_of_classes_names_the_predictor() -> None:
+    loader = [numbered(batch) for batch in batches()]
+    with pytest.raises(UserError, match="teacher/0: expected 4 classes as in the data, got 3"):
+        measure({"teacher/0": Saying(torch.zeros(18, 3))}, loader)
+
+
+def test_an_empty_split_is_one_clear_line() -> None:
+    with pytest.raises(UserError, match="expected at least one batch"):
+        measure({"student": Network(0)}, [])
+
+
+def test_bins_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="bins must be >= 1, got 0"):
+        Evaluation(bins=0)
+
+
+@pytest.mark.parametrize("wrap", ["tensor", "mapping", "tuple"])
+def test_latency_is_a_time_per_thousand_samples(wrap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    spent = iter([9.0, 9.0, 0.01, 0.05, 0.02, 0.02, 0.02])  # two warm-ups, then what counts
+
+    class Slow(nn.Module):
+        def forward(self, inputs: Any) -> Tensor:
+            now[0] += next(spent)
+            return torch.zeros(8, CLASSES)
+
+    tensor = torch.zeros(8, 5)
+    inputs: Any = {"tensor": tensor, "mapping": {"x": tensor}, "tuple": (tensor, 3)}[wrap]
+    found = Evaluation().latency(Slow(), inputs, repeats=5, seconds=100.0)
+    assert found == pytest.approx(0.02 / 8 * 1000 * 1000)
+
+
+def test_latency_stops_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    network = Network(0).train()
+    runs = []
+
+    def hook(*_: Any) -> None:
+        now[0] += 1.0
+        runs.append(network.training)
+
+    network.register_forward_hook(hook)
+    assert Evaluation().latency(network, torch.zeros(4, 5), seconds=0.5) == pytest.approx(250_000)
+    assert runs == [False] * 5  # two warm-ups and the three that are the least
+    assert network.training

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+
+import ensemble_kd
+from ensemble_kd.report.curves import read_points
+
+QUICK = ("epochs=2", "teacher.members=[cnn_tiny,cnn_tiny]", "hydra.run.dir=run")
+Command = Callable[..., int]
+
+
+def results(folder: str = "run") -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(Path(folder, "results.json").read_text())
+    return content
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_one_command_leaves_what_the_contract_says(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(*QUICK, "strategy=assistant", "strategy.assistants=[cnn_small]") == 0
+    written = files(Path("run"))
+    assert {
+        "results.json",
+        "curves.csv",
+        "plots/curves.png",
+        "plots/predictors.png",
+        "student/weights.safetensors",
+        "student/network.yaml",
+        "student/provenance.json",
+        "student/student.onnx",
+        ".hydra/config.yaml",
+        ".hydra/overrides.yaml",
+    } <= written
+
+    found = results()
+    assert found["schema"] == 1
+    assert found["seed"] == 0
+    assert found["strategy"] == "assistant"
+    assert list(found["predictors"]) == [
+        "teacher/0",
+        "teacher/1",
+        "ensemble",
+        "assistant/0",
+        "student",
+        "control",
+    ]
+    for name, entry in found["predictors"].items():
+        assert entry["parameters"] > 0
+        for split, size in (("val", 270), ("test", 270)):
+            assert set(entry[split]) == {"accuracy", "nll", "ece", "n"}
+            assert entry[split]["n"] == size, name
+    assert set(found["pairs"]["student|ensemble"]["test"]) == {"agreement", "kl"}
+    assert [stage["name"] for stage in found["stages"]] == [
+        "teacher/0",
+        "teacher/1",
+        "assistant/0",
+        "student",
+        "control",
+    ]
+    for stage in found["stages"]:
+        assert set(stage) == {"name", "digest", "reused", "epochs", "seconds", "parameters"}
+        assert not stage["reused"]
+    assert found["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    assert found["export"]["onnx_max_difference"] < 1e-4
+
+    said = capsys.readouterr().out
+    for name in found["predictors"]:
+        assert name in said
+    assert found["verdict"] in " ".join(said.split())
+
+    named = {(point.stage, point.name) for point in read_points(Path("run/curves.csv"))}
+    assert ("student", "student/soft") in named
+    assert ("student", "student/val_accuracy") in named
+    assert ("assistant/0", "student/label") in named
+    assert ("teacher/1", "student/label") in named
+
+
+def test_the_delivered_student_is_the_one_that_was_measured(command: Command) -> None:
+    assert command(*QUICK) == 0
+    student = ensemble_kd.load("run/student")
+    inputs = torch.randn(5, 1, 8, 8)
+    session = onnxruntime.InferenceSession("run/student/student.onnx")
+    (logits,) = session.run(["logits"], {"inputs": inputs.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), student(inputs), atol=1e-4, rtol=1e-4)
+    digest = json.loads(Path("run/student/provenance.json").read_text())["digest"]
+    assert digest == {s["name"]: s["digest"] for s in results()["stages"]}["student"]
+
+
+def test_a_second_run_takes_every_stage_from_the_store(command: Command) -> None:
+    assert command(*QUICK, "strategy=mutual") == 0
+    assert command(*QUICK, "strategy=mutual", "hydra.run.dir=again") == 0
+    first, second = results(), results("again")
+    assert all(stage["reused"] for stage in second["stages"])
+    for name, entry in first["predictors"].items():
+        assert entry["test"] == second["predictors"][name]["test"], name
+    assert first["pairs"] == second["pairs"]
+    assert Path("run/curves.csv").read_text() == Path("again/curves.csv").read_text()
+    one, other = (Path(run, "student/weights.safetensors").read_bytes() for run in ("run", "again"))
+    assert one == other
+
+
+def test_the_same_seed_gives_a_bit_identical_student(command: Command) -> None:
+    assert command(*QUICK, "paths.store=one") == 0
+    assert command(*QUICK, "paths.store=two", "hydra.run.dir=again") == 0
+    one, other = (Path(run, "student/weights.safetensors").read_bytes() for run in ("run", "again"))
+    assert one == other
+    assert not any(stage["reused"] for stage in results("again")["stages"])
+
+
+def test_a_damaged_teacher_is_set_aside_and_trained_again(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(*QUICK) == 0
+    digest = results()["stages"][0]["digest"]
+    weights = Path("outputs/store", digest[:32], "weights.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert command(*QUICK, "hydra.run.dir=again") == 0
+    assert "set aside" in capsys.readouterr().err
+    reused = {stage["name"]: stage["reused"] for stage in results("again")["stages"]}
+    assert reused == {"teacher/0": False, "teacher/1": True, "student": True, "control": True}
+
+
+def test_a_trained_student_can_teach_another_run(command: Command) -> None:
+    assert command(*QUICK) == 0
+    taught = ("teacher.members=[{artefact:run/student},cnn_tiny]", "hydra.run.dir=again")
+    assert command("epochs=2", *taught) == 0
+    found = results("again")
+    assert found["stages"][0]["name"] == "teacher/0"
+    assert found["stages"][0]["reused"]
+    same = found["predictors"]["teacher/0"]["test"]
+    assert same == results()["predictors"]["student"]["test"]
+
+
+def test_the_best_epoch_can_be_selected_on_validation(command: Command) -> None:
+    assert command(*QUICK, "epochs=6", "select=best", "control=false") == 0
+    curve = [
+        point.value
+        for point in read_points(Path("run/curves.csv"))
+        if (point.stage, point.name) == ("student", "student/val_accuracy")
+    ]
+    assert results()["predictors"]["student"]["val"]["accuracy"] == pytest.approx(max(curve))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["strategy=asistant"], ["strategy", "asistant", "assistant"]),
+        (["objectve=kd"], ["objectve", "objective"]),
+        (["objective.temprature=2"], ["temprature", "temperature"]),
+        (["objective.temperature=0"], ["temperature must be", "0"]),
+        (["epochs=0"], ["epochs", ">= 1", "0"]),
+        (["seed=[1"], ["seed=[1"]),
+        (["data=fashion_mnist", "paths.data=nowhere"], ["nowhere", "ENSEMBLE_KD_DATA"]),
+        (["data=arrays"], ["data.source.path"]),
+        (["teacher.members=[{artefact:nowhere}]"], ["nowhere", "provenance.json"]),
+        (["paths.store=/proc/store"], ["paths.store", "/proc/store"]),
+        (["hydra.run.dir=/proc/run"], ["/proc/run"]),
+        (["--config-dir", "nowhere"], ["nowhere"]),
+        (["trainer=gpu"], ["trainer"]),
+    ],
+)
+def test_bad_input_is_one_line_status_two_and_nothing_written(
+    command: Command, capsys: pytest.CaptureFixture[str], arguments: list[str], words: list[str]
+) -> None:
+    assert command(*arguments) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    for word in words:
+        assert word in said.err
+    assert list(Path().iterdir()) == []
+
+
+def test_a_finished_run_is_not_written_over(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(*QUICK) == 0
+    before = {name: Path("run", name).read_bytes() for name in files(Path("run"))}
+    assert command(*QUICK, "seed=1") == 2
+    assert "results.json" in capsys.readouterr().err
+    assert before == {name: Path("run", name).read_bytes() for name in files(Path("run"))}
+
+
+def test_a_sweep_shares_teachers_and_ends_with_a_table(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = ("--multirun", "strategy=parallel,assistant", "seed=0,1", "hydra.sweep.dir=sweep")
+    assert command(*QUICK[:2], *sweep) == 0
+    jobs = [results(f"sweep/{number}") for number in range(4)]
+    trained = [stage["digest"] for job in jobs for stage in job["stages"] if not stage["reused"]]
+    assert len(trained) == len(set(trained))
+    # two seeds of: two teachers, a control, a student under them, an assistant and its student
+    assert len(trained) == 2 * (2 + 1 + 1 + 2)
+    assert Path("sweep/sweep.json").is_file()
+    assert Path("sweep/sweep.png").is_file()
+    said = capsys.readouterr().out
+    assert "parallel" in said
+    assert "assistant" in said
+
+
+def test_a_mistake_in_any_job_of_a_sweep_stops_it_before_it_starts(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("--multirun", "objective.temperature=1,2,0", "seed=0,1") == 2
+    assert "temperature must be" in capsys.readouterr().err
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(own_folder: Path) -> None:
+    quick = [sys.executable, "-m", "ensemble_kd", *QUICK, "epochs=3000", "teacher.epochs=2"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(ensemble_kd.__file__).parents[1])}
+    run = subprocess.Popen(
+        quick, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert run.stdout is not None
+    said = ""
+    while "student" not in said:  # the line of a stage ends with the stage
+        said += run.stdout.read(1)
+    time.sleep(1.0)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 130, said
+    assert "finished stages are kept" in said
+    assert "Traceback" not in said
+    assert not Path("run/results.json").exists()
+    kept = [path for path in Path("outputs/store").iterdir() if not path.name.startswith(".")]
+    assert len(kept) == 2
+    again = subprocess.run(
+        [*quick, "epochs=2"], capture_output=True, text=True, env=environment, check=True
+    )
+    assert again.stdout.count("reused") == 2
+    assert Path("run/results.json").exists()
