@@ -87,20 +87,27 @@ def make_plan(
     allow = tuple(plain(config.allow, "allow"))
     _check_numbers(config)
     # Each group is built once by itself: a mistake is then reported under the key that was typed.
-    for group in ("objective.terms", "weighting", "optimizer", "trainer", "logger", "evaluation"):
+    for group in ("objective.terms", "optimizer", "trainer", "logger", "evaluation"):
         build(plain(OmegaConf.select(config, group), group), group, allow)
     make_trainer(plain(config.trainer, "trainer"), config.epochs, allow=allow)
     opened: Any = _open_data(config, allow) if data is None else data
     opened.labelled_only = False
     _fill_in_data(config, opened)
+    # Some weightings are made for so many classes.
+    build(plain(config.weighting, "weighting"), "weighting", allow)
 
     stages, given = _teachers(config, opened, objects, allow)
     teachers = (*(stage.name for stage in stages), *given)
     teachers = tuple(sorted(teachers, key=lambda name: int(name.partition("/")[2])))
+    taught = config.strategy.get("taught", True)
+    if taught and not teachers and not config.strategy.get("chain"):
+        raise UserError(
+            f"teacher: expected at least one network for strategy={config.strategy.name}, got none"
+        )
     last = Stage(
         name="student",
         student=objects.student or plain(config.student, "student"),
-        teachers=teachers if config.strategy.get("taught", True) else (),
+        teachers=teachers if taught else (),
         strategy=objects.strategy or plain(config.strategy.turns, "strategy.turns"),
         optimizers=_optimizers(config),
         trainer=plain(config.trainer, "trainer"),

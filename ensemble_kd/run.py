@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def evaluated(plan: Plan, config: DictConfig, products: Mapping[str, Product]) -
     return compile_results(
         seed=config.seed,
         strategy=config.strategy.name,
-        data=described(plan.data, config),
+        data=described(plan.data),
         val=val,
         test=test,
         parameters={name: count_parameters(network) for name, network in predictors.items()},
@@ -141,10 +142,10 @@ def stage_records(plan: Plan, products: Mapping[str, Product]) -> list[Trained]:
     return given + trained
 
 
-def described(data: Any, config: DictConfig) -> dict[str, Any]:
+def described(data: Any) -> dict[str, Any]:
     """What ``results.json`` says of the data."""
     return {
-        "name": config.data.get("name", type(data).__name__),
+        "name": type(getattr(data, "source", data)).__name__,
         "digest": data.digest,
         "inputs": [int(size) for size in data.inputs],
         "classes": int(data.classes),
@@ -152,8 +153,13 @@ def described(data: Any, config: DictConfig) -> dict[str, Any]:
     }
 
 
-def delivered(product: Product, plan: Plan, folder: Path) -> dict[str, float]:
-    """Write ``student/``: the artefact and its ONNX form, checked against the eager network."""
+def delivered(product: Product, plan: Plan, folder: Path) -> dict[str, float | str]:
+    """Write ``student/``: the artefact and its ONNX form, checked against the eager network.
+
+    Returns:
+        The largest difference of a logit between the two forms; or, for a network that ONNX cannot
+        express, why there is no second form: that is no reason to lose a run.
+    """
     target = folder / "student"
     unfinished = folder / ".student"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -166,11 +172,17 @@ def delivered(product: Product, plan: Plan, folder: Path) -> dict[str, float]:
         unfinished, network, constructor_node(product.stage, product.learner), provenance
     )
     some = next(iter(plan.data.test_dataloader())).inputs
-    exported = export_onnx(network, some, unfinished / "student.onnx")
+    said: dict[str, float | str]
+    try:
+        exported = export_onnx(network, some, unfinished / "student.onnx")
+        said = {"onnx_max_difference": exported.max_difference}
+    except UserError as failure:
+        said = {"onnx_failure": str(failure)}
+        print(f"warning: no student.onnx: {failure}", file=sys.stderr)
     # Only a run that was cut off before its results can have left one here.
     shutil.rmtree(target, ignore_errors=True)
     unfinished.rename(target)
-    return {"onnx_max_difference": exported.max_difference}
+    return said
 
 
 def gather_curves(products: Mapping[str, Product], folder: Path) -> None:

@@ -52,6 +52,7 @@ def test_one_command_leaves_what_the_contract_says(
     assert found["schema"] == 1
     assert found["seed"] == 0
     assert found["strategy"] == "assistant"
+    assert found["data"]["name"] == "Digits"
     assert list(found["predictors"]) == [
         "teacher/0",
         "teacher/1",

@@ -110,10 +110,10 @@ class Results(Contract, total=False):
     """The content of ``results.json``, schema 1.
 
     ``export`` is there when the student was exported: the largest difference between the eager and
-    the exported network, for instance.
+    the exported network, or why there is none.
     """
 
-    export: dict[str, float]
+    export: dict[str, float | str]
 
 
 def compile_results(

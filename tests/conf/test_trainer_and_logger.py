@@ -85,7 +85,7 @@ def test_the_default_trainer_trains_and_leaves_nothing_behind(
     tmp_path: Path, own_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     maker = build(plain(composed(tmp_path, trainer="cpu"), "trainer"), "trainer")
-    trainer = maker(max_epochs=2, logger=False, enable_checkpointing=False)
+    trainer = maker(max_epochs=2, logger=False)
     try:
         assert train(trainer) == pytest.approx(0.8**8)
         assert torch.are_deterministic_algorithms_enabled()

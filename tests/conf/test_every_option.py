@@ -1,0 +1,92 @@
+"""Every file under conf/ is found, composed, planned and trained for a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ensemble_kd.config import compose
+from ensemble_kd.engine import Engine
+from ensemble_kd.errors import UserError
+from ensemble_kd.groups import options
+from ensemble_kd.paths import conf_dir
+from ensemble_kd.plan import make_plan
+from ensemble_kd.store import Store
+
+OPTIONS = [
+    f"{group}={option}"
+    for group, names in options([conf_dir()]).items()
+    for option in names
+    if group != "sweep"  # a sweep is no run; test_sweep.py composes each of its values
+]
+FILES = [path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml")]
+
+STEP = (
+    "epochs=1",
+    "teacher.epochs=1",
+    "batch_size=16",
+    "+trainer.limit_train_batches=1",
+    "+trainer.limit_val_batches=1",
+    "paths.data=../files",
+    "control=false",
+)
+SMALL = ("teacher.members=[cnn_tiny,cnn_tiny]",)
+SMALLER = ("data.source.limit=40", "data.labelled=20")
+NEEDED = {
+    "data=arrays": ("data.source.path=own.npz",),
+    "data=digits_tasks": ("strategy=multi_task",),
+    "data=fashion_mnist": SMALLER,
+    "experiment=fashion_500": SMALLER,
+    "teacher=none": ("strategy=mutual", "strategy.taught=false"),
+    "weighting=confidence": ("data.labelled=null",),
+    "weighting=fixed": ("weighting.weights=[1,2]",),
+    "weighting=reinforced": ("data.labelled=null",),
+}
+"""What an option cannot do without."""
+TASKS = ("data=digits_tasks", "strategy=multi_task")
+"""These bring the teachers of their own."""
+
+
+@pytest.fixture(autouse=True)
+def files(fashion_root: Path, cifar_root: Path, own_folder: Path) -> None:
+    """Small files in the places where the real data sets are looked for."""
+    (own_folder.parent / "files").mkdir()
+    for root in (fashion_root / "fashion_mnist", cifar_root / "cifar100"):
+        root.rename(own_folder.parent / "files" / root.name)
+    rng = np.random.default_rng(0)
+    np.savez("own.npz", x=rng.normal(size=(90, 1, 8, 8)), y=np.arange(90) % 3)
+
+
+def test_no_file_is_forgotten() -> None:
+    grouped = {f"{path.parent}={path.stem}" for path in FILES if len(path.parts) > 1}
+    sweeps = {f"sweep={name}" for name in options([conf_dir()])["sweep"]}
+    assert grouped == set(OPTIONS) | sweeps
+    assert [path.name for path in FILES if len(path.parts) == 1] == ["config.yaml"]
+
+
+@pytest.mark.filterwarnings("ignore:.*limit_val_batches")
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option != "trainer=gpu"])
+def test_every_option_trains_for_a_step(option: str) -> None:
+    own_teachers = option.startswith("teacher=") or option in TASKS
+    small = () if own_teachers else SMALL
+    overrides = [option, *STEP, *small, *NEEDED.get(option, ())]
+    plan = make_plan(compose(overrides))
+    trainer_only = option == "trainer=ddp"  # its processes are started in test_trainer_and_logger
+    if trainer_only:
+        return
+    products = Engine(plan, Store(Path("store")), Path("run"), logger=False).products()
+    assert list(products) == [stage.name for stage in plan.stages]
+    for product in products.values():
+        for parameter in product.learner.deliverable().parameters():
+            assert torch.isfinite(parameter).all()
+
+
+def test_a_graphics_card_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match=r"trainer: .*gpu") as refusal:
+        make_plan(compose(["trainer=gpu"]))
+    assert "\n" not in str(refusal.value)

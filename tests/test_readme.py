@@ -1,0 +1,119 @@
+"""Whatever the README shows is executed, in the order in which it is shown, as small as it goes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+SMALL = ("epochs=1", "teacher.epochs=1")
+"""What is changed in the commands; also, one seed of several is run, and no plot is drawn."""
+
+
+class Block(NamedTuple):
+    """A fenced block.
+
+    Attributes:
+        kind: what follows the fence.
+        text: what is between the fences.
+        path: the file that the block shows, which its first line names; empty for others.
+    """
+
+    kind: str
+    text: str
+    path: str
+
+
+def blocks() -> list[Block]:
+    found = []
+    for kind, text in re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL):
+        named = re.match(r"# (\S+\.\w+)\n", text)
+        found.append(Block(kind, text, named[1] if named else ""))
+    return found
+
+
+def run_commands(text: str, command: Callable[..., int]) -> None:
+    for line in text.splitlines():
+        words = shlex.split(line)
+        if words[0] == "make":
+            targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            assert words[1] in targets
+            continue
+        assert words[:3] == ["python", "-m", "ensemble_kd"], line
+        asked = [word for word in words[3:] if not word.startswith("epochs=")]
+        small = [*SMALL, "report.plots=false"]
+        small += ["hydra.sweeper.params.seed=0"] * ("sweep=temperatures" in words)
+        one_seed = [re.sub(r"^(seed=\d+)(,\d+)+$", r"\1", word) for word in asked]
+        assert command(*one_seed, *small) == 0, line
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*log_every_n_steps")
+def test_every_command_and_snippet_runs(
+    command: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    np.savez("my.npz", x=rng.normal(size=(200, 6)).astype("float32"), y=np.arange(200) % 3)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    for name in ("first", "second"):
+        assert (
+            command(
+                "teacher.members=[cnn_tiny]",
+                *SMALL,
+                "control=false",
+                f"seed={len(name)}",
+                f"hydra.run.dir={name}",
+            )
+            == 0
+        )
+        shutil.copytree(Path(name, "student"), Path("teachers", name))
+    for block in blocks():
+        if block.path:
+            Path(block.path).parent.mkdir(parents=True, exist_ok=True)
+            Path(block.path).write_text(block.text)
+        elif block.kind == "bash":
+            run_commands(block.text, command)
+        elif block.kind == "python":
+            exec(compile(block.text, "README.md", "exec"), {})
+        else:
+            assert block.kind == "text"
+    sys.modules.pop("my_models", None)
+
+
+def test_the_demo_is_the_command_that_the_table_shows() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert "-m ensemble_kd teacher=ensemble3 strategy=assistant\n" in makefile
+    (shown,) = (block.text for block in blocks() if block.kind == "text")
+    for predictor in ("teacher/2", "ensemble", "assistant/0", "control", "student"):
+        assert f"\n{predictor} " in shown
+
+
+def test_files_and_links_exist() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_table_of_files_is_what_a_run_leaves(command: Callable[..., int]) -> None:
+    assert command(*SMALL, "teacher.members=[cnn_tiny]", "hydra.run.dir=run") == 0
+    section = README.partition("## Where files land")[2]
+    named = [
+        name
+        for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+        for name in re.findall(r"`([^`]+)`", row)
+        if "DATE" not in name
+    ]
+    assert len(named) == 6
+    for name in named:
+        assert Path("run", name).exists(), name
+    assert json.loads(Path("run/results.json").read_text())["schema"] == 1
