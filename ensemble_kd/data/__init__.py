@@ -9,6 +9,7 @@ from ensemble_kd.data.cifar100 import CIFAR100
 from ensemble_kd.data.digits import Digits
 from ensemble_kd.data.fashion_mnist import FashionMNIST
 from ensemble_kd.data.in_memory import InMemory
+from ensemble_kd.data.munge import Munge
 from ensemble_kd.data.source import Parts, Samples, Source
 from ensemble_kd.data.tasks import Tasks
 
@@ -24,6 +25,7 @@ __all__ = [
     "FashionMNIST",
     "Flip",
     "InMemory",
+    "Munge",
     "Noise",
     "Parts",
     "Samples",

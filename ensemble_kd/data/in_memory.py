@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 
 from ensemble_kd.data.augment import Augmentation, Chain
 from ensemble_kd.data.batches import Batches, Table
 from ensemble_kd.data.counter import derive
+from ensemble_kd.data.munge import Munge
 from ensemble_kd.data.orders import Place, Sequential, Shuffled
 from ensemble_kd.data.source import Parts, Samples, Source
 from ensemble_kd.data.splits import RowArray, Split, drawn, split
@@ -24,11 +26,12 @@ from ensemble_kd.types import UNLABELLED
 
 @dataclass(frozen=True)
 class _Opened:
-    """The data once it was read and split."""
+    """The data once it was read and split; ``taught`` are the rows of ``hidden`` to learn from."""
 
     parts: Parts
     rows: Split
     labelled: RowArray
+    taught: Tensor
     known: Table
     hidden: Table
     reported: Table
@@ -53,6 +56,8 @@ class InMemory(LightningDataModule):
         val_share: share of the source's training part that becomes the validation split.
         test_share: likewise for the test split; unused when the source has an official one.
         augment: how training inputs are varied: one augmentation, several in order, or none.
+        synthesise: makes further training samples, without labels, from the training split; their
+            numbers in ``Batch.index`` follow those of the source's training part.
         labelled_only: training batches hold labelled samples only, freshly shuffled again and
             again until as many batches were seen as with all samples; may be changed between
             stages. Without ``labelled`` this changes nothing.
@@ -75,6 +80,7 @@ class InMemory(LightningDataModule):
         val_share: float = 0.15,
         test_share: float = 0.15,
         augment: Augmentation | Sequence[Augmentation] | None = None,
+        synthesise: Munge | None = None,
         labelled_only: bool = False,
         views: int = 1,
         drop_last: bool = True,
@@ -101,6 +107,7 @@ class InMemory(LightningDataModule):
         self.val_share = val_share
         self.test_share = test_share
         self.augment = augment if isinstance(augment, Augmentation) else Chain(augment or ())
+        self.synthesise = synthesise
         self.labelled_only = labelled_only
         self.views = views
         self.drop_last = drop_last
@@ -134,6 +141,7 @@ class InMemory(LightningDataModule):
             self.seed,
             opened.parts.classes,
             self.augment,
+            *([] if self.synthesise is None else [self.synthesise]),
         )
         said.update(repr(settings).encode())
         arrays: list[npt.NDArray[np.generic]] = [*opened.parts.train]
@@ -161,17 +169,17 @@ class InMemory(LightningDataModule):
     def train_dataloader(self) -> Batches:
         """Augmented training batches in a fresh order each epoch."""
         opened = self._opened
-        rows = torch.from_numpy(opened.labelled if self._cycles else opened.rows.train)
+        rows = torch.from_numpy(opened.labelled) if self._cycles else opened.taught
         order = Shuffled(
             rows,
             self.batch_size,
             derive(self.seed, "order"),
-            size=len(opened.rows.train),
+            size=len(opened.taught),
             drop_last=self.drop_last,
         )
         if order.batches(self._place()) == 0:
             raise UserError(
-                f"data: {len(opened.rows.train)} training samples cannot be shared among "
+                f"data: {len(opened.taught)} training samples cannot be shared among "
                 f"{self._place().world} processes"
             )
         table = opened.known if self._cycles else opened.hidden
@@ -194,7 +202,7 @@ class InMemory(LightningDataModule):
 
     @property
     def _cycles(self) -> bool:
-        return self.labelled_only and len(self._opened.labelled) < len(self._opened.rows.train)
+        return self.labelled_only and len(self._opened.labelled) < len(self._opened.taught)
 
     @cached_property
     def _opened(self) -> _Opened:
@@ -218,10 +226,15 @@ class InMemory(LightningDataModule):
             # The labels that are kept back are not even in the table that training reads.
             target = torch.where(mask, known.target, UNLABELLED)
             hidden = Table(known.inputs, target, self.source.mean, self.source.std, mask)
+        taught = torch.from_numpy(rows.train)
+        if self.synthesise is not None:
+            made = self.synthesise(parts.train.inputs[rows.train], derive(self.seed, "synthesise"))
+            taught = torch.cat([taught, torch.arange(len(made)) + len(known)])
+            hidden = self._extended(hidden, torch.from_numpy(made))
         reported = known if parts.test is None else self._table(parts.test)
         # An augmentation that does not fit the samples fails here and not in the first epoch.
         known.batch(torch.arange(1), 0, self.augment)
-        return _Opened(parts, rows, chosen, known, hidden, reported)
+        return _Opened(parts, rows, chosen, taught, known, hidden, reported)
 
     def _table(self, samples: Samples) -> Table:
         # PyTorch warns of arrays that it could not write to, such as views of a file's bytes.
@@ -229,6 +242,18 @@ class InMemory(LightningDataModule):
             torch.from_numpy(np.require(array, None, ["C", "W"])) for array in samples
         )
         return Table(inputs, labels, self.source.mean, self.source.std)
+
+    def _extended(self, table: Table, made: Tensor) -> Table:
+        """A table with made-up samples behind its own, which nobody has labelled."""
+        size, extra = len(table), len(made)
+        own = torch.ones(size, dtype=torch.bool) if table.mask is None else table.mask
+        return Table(
+            torch.cat([table.inputs, made]),
+            torch.cat([table.target, torch.full((extra,), UNLABELLED)]),
+            self.source.mean,
+            self.source.std,
+            torch.cat([own, torch.zeros(extra, dtype=torch.bool)]),
+        )
 
     def _place(self) -> Place:
         if self.trainer is None:
