@@ -41,12 +41,12 @@ $(READY): pyproject.toml constraints.txt
 demo: setup
 	$(RUN) -m ensemble_kd teacher=ensemble3 strategy=assistant
 
-# One thread per process: the networks of the tests are too small to gain from more.
+# A process for each core, with one thread: the networks of the tests are too small to share.
 test: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest $(PYTEST)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -n auto $(PYTEST)
 
 # One resolution for every supported Python; pins that still fit stay as they are.
 constraints: setup

@@ -158,6 +158,13 @@ def test_a_weighting_that_needs_labels_refuses_unlabelled_data() -> None:
     planned("weighting=confidence", "data.labelled=null")
 
 
+def test_a_weighting_is_made_for_the_classes_of_the_data() -> None:
+    stages = {stage.name: stage for stage in planned("weighting=learned").stages}
+    strategy = stages["student"].strategy
+    assert not isinstance(strategy, Given)
+    assert strategy["weighting"]["classes"] == 10
+
+
 def test_given_networks_stand_where_nodes_would() -> None:
     torch.manual_seed(0)
     student = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))

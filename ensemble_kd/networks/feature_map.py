@@ -51,7 +51,9 @@ def find_feature_map(
     if layer is not None:
         said = [shape for name, shape in outputs if name == layer]
         if not said or len(said[-1]) != 4:
-            found = f"of shape (b, {', '.join(map(str, said[-1][1:]))})" if said else "nothing"
+            found = (
+                f"a tensor of shape (b, {', '.join(map(str, said[-1][1:]))})" if said else "nothing"
+            )
             raise UserError(
                 f"layers: expected a module of {type(network).__name__} that gives feature maps "
                 f"(b, channels, height, width), got {layer!r}, which gives {found}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ensemble_kd.errors import UserError
+from ensemble_kd.functional import spread
 from ensemble_kd.networks.branched import Branched, joined, run_branches
 from ensemble_kd.networks.cut import check_cut, cut, drop_trunk
 from ensemble_kd.objectives import Term
@@ -130,13 +132,29 @@ class Descended(nn.Module):
         }
 
     def taught(
-        self, branch: Output, voices: Sequence[Output], batch: Batch, progress: Progress
+        self,
+        branch: Output,
+        voices: Sequence[Output],
+        batch: Batch,
+        progress: Progress,
+        weighted: bool = True,
     ) -> dict[str, Tensor]:
-        """The terms that need a teacher, by name, under the ramp; none without voices."""
+        """The terms that need a teacher, by name, under the ramp; none without voices.
+
+        Args:
+            branch: what descends them.
+            voices: whom it hears.
+            batch: the batch.
+            progress: how far the stage has come.
+            weighted: ask the weighting; otherwise all voices count the same.
+        """
         if not voices or not self.taught_names:
             return {}
         heard = tuple(voices)
-        weights = self.lesson.weights(branch, heard, batch, progress)
+        if weighted:
+            weights = self.lesson.weights(branch, heard, batch, progress)
+        else:
+            weights = spread(torch.full((len(heard),), 1 / len(heard)), branch.logits)
         strength = self.ramp(progress.fraction)
         return {
             name: strength * self.lesson.terms[name](branch, heard, weights, batch, progress)

@@ -49,7 +49,8 @@ class Codistillation(Strategy):
         partition: ``disjoint`` gives each sample to one replica for good, by a hash of its index,
             so that the replicas share a batch among them; ``same`` shows every sample to all. In a
             batch that leaves a replica fewer than two samples it has no loss.
-        accumulated: batches of an optimiser step.
+        accumulated: batches of an optimiser step; steps are counted as if all had so many, also
+            the last of an epoch.
         seed: of the partition.
 
     Raises:
@@ -139,10 +140,12 @@ class Codistillation(Strategy):
 
     def _heard(self, batch: Batch, number: int) -> list[Output]:
         """What the copies of all replicas but one say."""
+        # The trainer puts all modules of a strategy into training mode, the copies among them.
+        copies = self._copies().networks.eval()
         with torch.no_grad():
             return [
                 as_output(network(batch.inputs))
-                for other, network in enumerate(self._copies().networks)
+                for other, network in enumerate(copies)
                 if other != number
             ]
 

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from ensemble_kd.functional import wide
 from ensemble_kd.networks.feature_map import find_feature_map, with_feature_map
 from ensemble_kd.networks.fused import Fused, Fuser
 from ensemble_kd.objectives import Term
@@ -32,10 +33,10 @@ class Fusion(Strategy):
 
     Source: FFL, Kim et al., Feature Fusion for Online Mutual Knowledge Distillation (arXiv
     1904.09058), equations 1 to 4, with temperature 3 and the soft terms ramped up over the first 80
-    of 300 epochs (``RampUp``). The single network is its FFL-S,
-    the fused classifier its FFL. Deviations: one optimiser, hence one weight decay (the authors'
-    code takes 1e-4 for the networks and 1e-5 for the fusion module); networks share no layers,
-    where that code shares the early stages of equal networks; any number of networks.
+    of 300 epochs (``RampUp``). Losses are summed over the networks. The single network is its
+    FFL-S, the fused classifier its FFL. Deviations: one optimiser, hence one weight decay (the
+    authors' code takes 1e-4 for the networks and 1e-5 for the fusion module); networks share no
+    layers, where that code shares the early stages of equal networks; any number of networks.
 
     Args:
         peers: the networks beside the student; at least one; architectures may differ.
@@ -117,7 +118,7 @@ class Fusion(Strategy):
             said[name], feature_map = with_feature_map(network, batch.inputs, layer)
             maps.append(feature_map)
         fused = Output(self._met()(maps))
-        mean = torch.stack([output.logits.detach() for output in said.values()]).mean(dim=0)
+        mean = torch.stack([wide(output.logits.detach()) for output in said.values()]).mean(dim=0)
         terms: dict[str, Tensor] = {}
         for name, output in {**said, "fused": fused}.items():
             voices = (Output(mean) if output is fused else detached(fused), *taught)

@@ -97,7 +97,8 @@ class LocalTargets(Strategy):
             except RuntimeError as failure:
                 raise ValueError(
                     f"moving teacher {number} must have the architecture of teacher/{number} to "
-                    f"start from its weights: {' '.join(str(failure).split())}"
+                    f"start from its weights, got another {type(network).__name__}: "
+                    "strategy.start=scratch does without"
                 ) from failure
 
     def players(self, student: nn.Module) -> dict[str, list[nn.Parameter]]:

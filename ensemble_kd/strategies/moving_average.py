@@ -50,7 +50,11 @@ class MovingAverage(nn.Module):
     @torch.no_grad()
     def _move(self, networks: Sequence[nn.Module], decay: float) -> None:
         followed = nn.ModuleList(networks).state_dict()
-        for name, mean in self.networks.state_dict().items():
+        moved: set[int] = set()
+        for name, mean in self.networks.state_dict(keep_vars=True).items():
+            if id(mean) in moved:  # a module that two networks share stands there twice
+                continue
+            moved.add(id(mean))
             if mean.is_floating_point():
                 mean.lerp_(followed[name], 1 - decay)
             else:

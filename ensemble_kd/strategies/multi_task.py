@@ -13,7 +13,7 @@ from ensemble_kd.build import Node
 from ensemble_kd.functional import wide
 from ensemble_kd.networks.multi_head import MultiHead, Tasked
 from ensemble_kd.stage import Given, Stage, derived_seed
-from ensemble_kd.strategies.samples import chosen
+from ensemble_kd.strategies.samples import Samples, chosen
 from ensemble_kd.strategies.strategy import Strategy
 from ensemble_kd.teachers.ensemble import Ensemble
 from ensemble_kd.types import Batch, Output, Progress, Turn
@@ -134,9 +134,15 @@ class OneTask(Strategy):
         Raises:
             ValueError: the samples carry no task.
         """
-        yield from self.inner.turns(
-            student, teachers, chosen(batch, task_of(batch) == self.task), progress
-        )
+        yield from self.inner.turns(student, teachers, self._own(batch, batch), progress)
+
+    def validated(self, said: Mapping[str, Output], batch: Batch, progress: Progress) -> None:
+        """That of the inner strategy, on the samples of the task."""
+        own = {name: self._own(output, batch) for name, output in said.items()}
+        self.inner.validated(own, self._own(batch, batch), progress)
+
+    def _own(self, samples: Samples, batch: Batch) -> Samples:
+        return chosen(samples, task_of(batch) == self.task)
 
 
 class OfTask(Weighting):

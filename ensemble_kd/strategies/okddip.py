@@ -102,7 +102,9 @@ class OKDDip(Strategy):
 
     The projections of the attention appear nowhere but in the targets: a target that is detached as
     a whole would leave them as they were drawn. So it is only the peers' predictions that
-    ``targets="detached"`` takes out of the graph; the weights stay in it.
+    ``targets="detached"`` takes out of the graph; the weights stay in it. Nothing keeps a peer from
+    listening to itself more and more, which makes its soft loss small: how much is measured
+    (``attention_to_itself``).
 
     Source: Chen et al., Online Knowledge Distillation with Diverse Peers (arXiv 1912.00350), with
     temperature 3, three peers and the soft terms ramped up over 80 of 300 epochs (``RampUp``, there

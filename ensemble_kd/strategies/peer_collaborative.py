@@ -125,7 +125,9 @@ class PeerCollaborative(Strategy):
             zip(self.branches.names(), heard.outputs, strict=True)
         ):
             own = self.descended.own(branch, batch, progress)
-            above = self.descended.taught(branch, [detached(ensemble)], batch, progress)
+            above = self.descended.taught(
+                branch, [detached(ensemble)], batch, progress, weighted=False
+            )
             others = [*means[:number], *means[number + 1 :], *taught]
             beside = self.descended.taught(branch, others, batch, progress)
             own |= {f"ensemble_{term}": value for term, value in above.items()}

@@ -16,9 +16,11 @@ class TwoPhases:
     teachers.
 
     Source: Annealing-KD (Jafari et al., arXiv 2104.07163), where both stages are equally long, and
-    Pro-KD (Rezagholizadeh et al., arXiv 2110.08532). Deviation: Annealing-KD starts its second
-    stage from the best checkpoint of the first; here it is that of the last epoch unless
-    ``select=best``, and then it is the best on the validation split.
+    Pro-KD (Rezagholizadeh et al., arXiv 2110.08532). What the first stage matches is up to the
+    strategy. Deviations: Annealing-KD starts its second stage from the best checkpoint of the
+    first; here it is that of the last epoch unless ``select=best``, and then it is the best on the
+    validation split. The way in which Pro-KD's temperature falls could not be checked; with
+    ``objective=cooling`` it is a straight line.
 
     Args:
         second: the strategy of the second stage, as a node.

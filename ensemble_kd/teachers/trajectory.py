@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -13,6 +14,9 @@ from ensemble_kd.errors import UserError
 from ensemble_kd.teachers.ensemble import Ensemble
 from ensemble_kd.teachers.frozen import Frozen
 from ensemble_kd.types import Batch, Output, Progress
+
+ROUNDING = 1e-9
+"""By how much a product of two floating-point numbers may miss an integer."""
 
 
 class Trajectory(Ensemble):
@@ -58,7 +62,9 @@ class Trajectory(Ensemble):
             UserError: a checkpoint does not fit the network or cannot be read.
         """
         for number, files in enumerate(self.snapshots):
-            wanted = files[min(int(progress.fraction * len(files)), len(files) - 1)]
+            # 1 / 49 * 49 is less than one: the first batch of an epoch belongs to that epoch.
+            come = math.floor(progress.fraction * len(files) + ROUNDING)
+            wanted = files[min(come, len(files) - 1)]
             if self._loaded[number] != wanted:
                 self._load(number, wanted)
         return tuple(walker(batch.inputs) for walker in self.walkers)

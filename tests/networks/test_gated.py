@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ensemble_kd.build import build
+from ensemble_kd.export import constructor_of
 from ensemble_kd.networks import Cnn, cut
 from ensemble_kd.networks.branched import Branched, run_branches
 from ensemble_kd.networks.gated import Gate, Gated
@@ -109,6 +111,17 @@ def test_it_can_be_built_again_from_its_arguments() -> None:
     gated = Gated(networks(3), Gate(4, 3), "stages.1")
     gated(torch.randn(5, 1, 8, 8))  # moves BatchNorm's statistics
     again = Gated([Cnn((1, 8, 8), 10, widths=(4, 6)) for _ in range(3)], Gate(4, 3), "stages.1")
+    again.load_state_dict(gated.state_dict())
+    inputs = torch.randn(5, 1, 8, 8)
+    assert torch.equal(again.eval()(inputs), gated.eval()(inputs))
+
+
+@pytest.mark.parametrize(("split", "features"), [("stages.1", 4), (None, 18)])
+def test_its_constructor_is_known(split: str | None, features: int) -> None:
+    gated = Gated(networks(3), Gate(features, 3), split)
+    node = constructor_of(gated)
+    assert node is not None
+    again = build(node, "network")
     again.load_state_dict(gated.state_dict())
     inputs = torch.randn(5, 1, 8, 8)
     assert torch.equal(again.eval()(inputs), gated.eval()(inputs))

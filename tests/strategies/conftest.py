@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ensemble_kd.objectives import Label, Soft, Term
+from ensemble_kd.config import compose
+from ensemble_kd.engine import CURVES, Engine, Product
+from ensemble_kd.objectives import Label, Objective, Soft, Term
+from ensemble_kd.plan import Plan, make_plan
+from ensemble_kd.report.curves import read_points
+from ensemble_kd.run import named_predictors
+from ensemble_kd.store import Store
 from ensemble_kd.teachers import Ensemble, Frozen
-from ensemble_kd.types import UNLABELLED, Batch, Progress
+from ensemble_kd.training import accuracy
+from ensemble_kd.types import UNLABELLED, Batch, Output, Progress
 
 CLASSES = 4
 START = Progress(0, 0, 0.0)
@@ -51,3 +60,63 @@ def terms() -> Callable[[], dict[str, Term]]:
         "label": Term(Label(), weight=0.3),
         "soft": Term(Soft(temperature=2.0), weight=0.7),
     }
+
+
+class Distance(Objective):
+    """Mean squared distance from the teachers, who are not kept from receiving gradient."""
+
+    def forward(
+        self,
+        student: Output,
+        teachers: tuple[Output, ...],
+        weights: Tensor,
+        batch: Batch,
+        progress: Progress,
+    ) -> Tensor:
+        apart = [(student.logits - each.logits).square().sum(-1) for each in teachers]
+        return torch.stack(apart).mean(0)
+
+
+@pytest.fixture
+def distance() -> dict[str, Term]:
+    """A term that leaves it to the strategy to keep gradient from those who teach."""
+    return {"distance": Term(Distance())}
+
+
+class Trained(NamedTuple):
+    """What the stages of a configuration have become.
+
+    Attributes:
+        plan: the stages.
+        products: what became of each, by its name.
+        networks: every predictor of the run, by name.
+        accuracies: of each of them, on the validation split.
+        curves: the values of each metric, one per epoch, by stage and metric.
+    """
+
+    plan: Plan
+    products: Mapping[str, Product]
+    networks: Mapping[str, nn.Module]
+    accuracies: Mapping[str, float]
+    curves: Mapping[tuple[str, str], list[float]]
+
+
+@pytest.fixture
+def trained() -> Callable[..., Trained]:
+    """Trains the stages of a configuration, given as overrides."""
+
+    def train(*overrides: str) -> Trained:
+        plan = make_plan(compose([*overrides]))
+        products = Engine(plan, Store(Path("store")), Path("run"), logger=False).products()
+        networks = named_predictors(plan, products)
+        known = {
+            name: accuracy(network.eval(), plan.data.val_dataloader())
+            for name, network in networks.items()
+        }
+        curves: dict[tuple[str, str], list[float]] = {}
+        for stage, product in products.items():
+            for point in read_points(product.artefact.folder / CURVES):
+                curves.setdefault((stage, point.name), []).append(point.value)
+        return Trained(plan, products, networks, known, curves)
+
+    return train
