@@ -34,7 +34,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 RAW, PAGE, PLOT = DOCS / "measured.csv", DOCS / "measured.md", DOCS / "measured.png"
 COMMON = (
     "data=fashion_mnist",
-    "data.source.limit=3000",
+    "data.source.limit=2000",
     "data.labelled=null",
     "student=cnn_tiny",
     "teacher.members=[cnn_medium,cnn_medium,cnn_medium]",
@@ -161,7 +161,7 @@ def report() -> None:
         "Written by `python benchmarks/methods.py report`; the raw figures are in",
         "[measured.csv](measured.csv).",
         "",
-        "- 2,700 labelled training images, 10 epochs, the student `cnn_tiny` (678 parameters);",
+        "- 1,800 labelled training images, 10 epochs, the student `cnn_tiny` (678 parameters);",
         "  teachers: three `cnn_medium`, trained on the same images for as many epochs.",
         f"- {seeds} seeds, paired: a seed decides split, order and initial weights of all methods.",
         "- Accuracy on the 10,000 official test images, read once, after training.",

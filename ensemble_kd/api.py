@@ -78,9 +78,9 @@ def distill(
 
 def _opened(data: LightningDataModule) -> Any:
     """The data as this project sees it: with sizes, a digest and indexed batches."""
-    from ensemble_kd.data import Adapted, InMemory
+    from ensemble_kd.data import Adapted, InMemory, Tasks
 
-    return data if isinstance(data, InMemory) else Adapted(data)
+    return data if isinstance(data, InMemory | Tasks) else Adapted(data)
 
 
 def _new_folder() -> Path:

@@ -172,6 +172,11 @@ def load(
     return read_artefact(Path(folder)).network(allow, network)
 
 
+def snapshots_in(folder: Path | None) -> list[Path]:
+    """The weights after each epoch of a training, the earliest first, where they were kept."""
+    return [] if folder is None else sorted(folder.glob("epoch-*.safetensors"))
+
+
 def file_digest(path: Path) -> str:
     """sha256 of a file's bytes, in hex."""
     said = hashlib.sha256()

@@ -9,7 +9,7 @@ from typing import Any
 from pytorch_lightning import Callback
 from torch import nn
 
-from ensemble_kd.artefact import COMPANIONS, WEIGHTS, Artefact, write_artefact
+from ensemble_kd.artefact import COMPANIONS, WEIGHTS, Artefact, snapshots_in, write_artefact
 from ensemble_kd.build import Node, build
 from ensemble_kd.callbacks import Snapshots
 from ensemble_kd.export import constructor_of, count_parameters
@@ -126,15 +126,11 @@ class Engine:
         frozen = [Frozen(self._networks[name]) for name in stage.teachers]
         if stage.ensemble is None:
             return Ensemble(frozen)
-        snapshots = [self._snapshots(name) for name in stage.teachers]
+        snapshots = [snapshots_in(self._folders.get(name)) for name in stage.teachers]
         ensemble: Ensemble = build(stage.ensemble, "strategy.ensemble", self.plan.allow)(
             frozen, snapshots
         )
         return ensemble
-
-    def _snapshots(self, teacher: str) -> list[Path]:
-        folder = self._folders.get(teacher)
-        return [] if folder is None else sorted(folder.glob("epoch-*.safetensors"))
 
     def _stage_loggers(self, stage: Stage) -> list[Any]:
         maker = build(self.logger, "logger", self.plan.allow)

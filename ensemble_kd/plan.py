@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import LightningDataModule
 from torch import nn
 
-from ensemble_kd.artefact import read_artefact
+from ensemble_kd.artefact import read_artefact, snapshots_in
 from ensemble_kd.build import Node, build, locate
 from ensemble_kd.config import plain
 from ensemble_kd.errors import UserError
@@ -245,4 +245,10 @@ def _watched(plan: Plan) -> set[str]:
         if stage.ensemble is not None:
             kind = locate(stage.ensemble.get("_target_"), "strategy.ensemble", plan.allow)
             watched |= set(stage.teachers) if getattr(kind, "needs_snapshots", False) else set()
+    for name in sorted(watched & set(plan.given)):
+        if not snapshots_in(plan.given[name].folder):
+            raise UserError(
+                f"{name}: the strategy follows a teacher through its training, and the one that "
+                "was given holds no weights of its epochs: have it trained by this run"
+            )
     return watched

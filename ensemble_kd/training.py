@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import textwrap
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -225,8 +226,7 @@ def _said(stage: Stage, name: str, network: nn.Module, batch: Batch) -> Any:
         with torch.no_grad():
             return as_output(copy.deepcopy(network).train()(batch.inputs))
     except (ValueError, RuntimeError, TypeError) as failure:
-        shape = tuple(batch.inputs.shape[1:]) if isinstance(batch.inputs, Tensor) else "its inputs"
-        reason = " ".join(str(failure).split())
-        raise UserError(f"{name}: the network fails on samples of shape {shape}: {reason}") from (
-            failure
-        )
+        inputs = batch.inputs
+        kind = f"shape {tuple(inputs.shape[1:])}" if isinstance(inputs, Tensor) else "this data"
+        reason = textwrap.shorten(str(failure), 200, placeholder=" ...")
+        raise UserError(f"{name}: the network fails on samples of {kind}: {reason}") from failure

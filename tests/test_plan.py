@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from ensemble_kd.artefact import write_artefact
 from ensemble_kd.config import compose
 from ensemble_kd.errors import UserError
+from ensemble_kd.export import constructor_of
+from ensemble_kd.networks import Mlp
 from ensemble_kd.plan import Objects, Plan, make_plan
 from ensemble_kd.stage import Given, Stage, derived_seed, module_digest
 
@@ -198,3 +202,10 @@ def test_derived_seeds_differ_by_name_and_seed_and_stay_the_same() -> None:
     assert len(seeds) == 100
     assert derived_seed(0, "teacher/0") == derived_seed(0, "teacher/0")
     assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_a_given_teacher_without_its_history_cannot_be_followed(tmp_path: Path) -> None:
+    network = Mlp([1, 8, 8], 10, [4])
+    write_artefact(tmp_path, network, constructor_of(network), {"digest": "0" * 64})
+    with pytest.raises(UserError, match="teacher/0: the strategy follows a teacher"):
+        planned("strategy=progressive", f"teacher.members=[{{artefact:{tmp_path}}}]")

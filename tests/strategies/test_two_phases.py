@@ -131,5 +131,5 @@ def test_a_trajectory_can_be_that_of_a_stored_teacher(trained: Callable[..., Any
 
     other = trained(*run, "strategy=parallel", "teacher.members=[cnn_tiny]")
     bare = other.products["teacher/0"].artefact.folder
-    with pytest.raises(UserError, match="teacher 0 kept no weights of its epochs"):
+    with pytest.raises(UserError, match="teacher/0: the strategy follows a teacher"):
         trained(*run, f"teacher.members=[{{artefact:{bare}}}]")

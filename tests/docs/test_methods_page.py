@@ -1,0 +1,41 @@
+"""The page of all methods is current, and says something of each."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from ensemble_kd.groups import options
+from ensemble_kd.paths import conf_dir
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("methods_page", DOCS / "methods_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_what_the_code_says(generator: ModuleType) -> None:
+    assert (DOCS / "methods.md").read_text() == generator.page(), (
+        "docs/methods.md is not current: run python docs/methods_page.py"
+    )
+
+
+def test_every_method_has_a_row_and_a_section() -> None:
+    page = (DOCS / "methods.md").read_text()
+    groups = options([conf_dir()])
+    for name in groups["strategy"]:
+        assert f"\n| [`{name}`](#{name}) |" in page
+        assert f"\n### {name}\n" in page
+    for name in groups["weighting"]:
+        assert f"\n| [`{name}`](#weighting-{name}) |" in page
+        assert f"\n### weighting {name}\n" in page
