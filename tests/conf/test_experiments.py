@@ -100,6 +100,24 @@ def test_what_all_of_them_share(chosen: dict[str, DictConfig]) -> None:
         ], name
 
 
+def test_no_value_is_set_that_nobody_reads(chosen: dict[str, DictConfig]) -> None:
+    # Hydra takes any key, a misspelt one too.
+    usual = compose([])
+    strategies = {name: usual_keys(name) for name in GROUPS["strategy"]}
+    for name, config in chosen.items():
+        assert set(config) - {"hydra"} == set(usual), name
+        assert set(config.teacher) == set(usual.teacher), name
+        assert set(config.objective) == set(usual.objective), name
+        assert set(config.strategy) <= strategies[choice(config, "strategy")], name
+
+
+def usual_keys(strategy: str) -> set[str]:
+    """The keys of a strategy's file, and those that come from elsewhere."""
+    content = OmegaConf.load(conf_dir() / "strategy" / f"{strategy}.yaml")
+    own = OmegaConf.select(content, "strategy") or content
+    return {str(key) for key in own} | {"taught", "turns", "matched", "by_hand"}
+
+
 def test_the_choices_of_an_experiment_give_way_to_those_of_the_command_line() -> None:
     config = composed("cifar100_okddip", "student=resnet20", "data=digits", "epochs=3")
     assert (choice(config, "student"), choice(config, "data")) == ("resnet20", "digits")
