@@ -1,11 +1,11 @@
 """Every strategy and every weighting on Fashion-MNIST: same student, same budget, paired seeds.
 
-``python benchmarks/methods.py run`` trains (what was measured before is kept, so it can be stopped
-and started again) and ``python benchmarks/methods.py report`` writes the page and the plot. Each
-method is held against the same student without teachers, and against plain distillation from the
-uniform mean of the teachers, on the official test images. Nothing is tuned: every method has the
-defaults of its configuration, every network the same optimiser and number of epochs. Test accuracy
-is read once, after training, and selects nothing.
+``python benchmarks/methods.py run`` trains; what was measured before, by the same code, is kept, so
+that it can be stopped and started again. ``python benchmarks/methods.py report`` writes the page.
+Each method is held against the same student without teachers, and against plain distillation from
+the uniform mean of the teachers, on the official test images. Nothing is tuned: every method has
+the defaults of its configuration, every network the same optimiser and number of epochs. Test
+accuracy is read once, after training, and selects nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +26,7 @@ from ensemble_kd.groups import options
 from ensemble_kd.paths import conf_dir
 from ensemble_kd.plan import make_plan
 from ensemble_kd.run import named_predictors
+from ensemble_kd.stage import training_code_digest
 from ensemble_kd.store import Store
 from ensemble_kd.training import accuracy
 
@@ -49,12 +49,12 @@ CONTROL, UNIFORM = "no teachers", "strategy=parallel"
 
 
 class Row(NamedTuple):
-    """Test accuracy of the delivered student of one method with one seed."""
+    """Test accuracy of the delivered student of one method with one seed, and the code it was."""
 
     method: str
     seed: int
     accuracy: float
-    seconds: float
+    code: str
 
 
 def methods() -> dict[str, tuple[str, ...]]:
@@ -78,22 +78,26 @@ def methods() -> dict[str, tuple[str, ...]]:
 
 def measure(name: str, overrides: Sequence[str], seed: int, store: Store) -> list[Row]:
     """Train a method with one seed; its row, and the row of the control of the same seed."""
-    started = time.process_time()
     plan = make_plan(compose([*COMMON, *overrides, f"seed={seed}"]))
     products = Engine(plan, store, Path("unused"), logger=False).products()
-    spent = time.process_time() - started
+    code = training_code_digest()[:12]
     networks = named_predictors(plan, products)
     batches = list(plan.data.test_dataloader())
     student = products["student"].learner.deliverable()
     return [
-        Row(name, seed, accuracy(student, batches), spent),
-        Row(CONTROL, seed, accuracy(networks["control"], batches), 0.0),
-        Row("the three teachers' mean", seed, accuracy(networks["ensemble"], batches), 0.0),
+        Row(name, seed, accuracy(student, batches), code),
+        Row(CONTROL, seed, accuracy(networks["control"], batches), code),
+        Row("the three teachers' mean", seed, accuracy(networks["ensemble"], batches), code),
     ]
 
 
 def run(seeds: Iterable[int], folder: Path) -> None:
     store = Store(folder)
+    older = {row.code for row in rows()} - {training_code_digest()[:12]}
+    if older:
+        raise SystemExit(
+            f"{RAW} holds figures of other code ({', '.join(sorted(older))}): move it away first"
+        )
     for seed in seeds:
         for name, overrides in methods().items():
             done = {(row.method, row.seed) for row in rows()}
@@ -111,8 +115,7 @@ def run(seeds: Iterable[int], folder: Path) -> None:
                 if new:
                     writer.writerow(Row._fields)
                 for row in fresh:
-                    values = (f"{row.accuracy:.4f}", f"{row.seconds:.1f}")
-                    writer.writerow((row.method, row.seed, *values))
+                    writer.writerow((row.method, row.seed, f"{row.accuracy:.4f}", row.code))
 
 
 def rows() -> list[Row]:
@@ -121,7 +124,7 @@ def rows() -> list[Row]:
         return []
     with RAW.open(newline="") as file:
         return [
-            Row(row["method"], int(row["seed"]), float(row["accuracy"]), float(row["seconds"]))
+            Row(row["method"], int(row["seed"]), float(row["accuracy"]), row["code"])
             for row in csv.DictReader(file)
         ]
 

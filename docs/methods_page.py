@@ -96,13 +96,15 @@ def page() -> str:
             comment,
             "its own parameters" if list(weighting.parameters()) else "-",
             ", ".join(what for what, wanted in asked.items() if wanted) or "-",
-            measured.get(f"weighting={name}", measured.get("strategy=parallel", "-")),
+            measured.get("strategy=parallel" if name == DEFAULT else f"weighting={name}", "-"),
         ]
         lines.append(f"| {' | '.join(cells)} |")
         details += ["", f"### weighting {name}", "", *documented(kind)]
     return "\n".join([*lines, "", "## Sources and deviations", *details]) + "\n"
 
 
+DEFAULT = "uniform"
+"""The weighting that the strategies were measured with."""
 NEEDED = {"fixed": ("weighting.weights=[1,1,1]",)}
 """What an option cannot do without."""
 

@@ -6,6 +6,7 @@ planned once, outside the job, and a single run is then handed that very plan.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -43,6 +44,10 @@ def _run(arguments: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return 130
+    except BrokenPipeError:
+        # Whoever read the output has gone; without this, Python would complain on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
 
 

@@ -15,6 +15,7 @@ from ensemble_kd.artefact import load
 from ensemble_kd.command_line import explain
 from ensemble_kd.config import compose
 from ensemble_kd.errors import UserError
+from ensemble_kd.export import constructor_of
 from ensemble_kd.plan import Objects, make_plan
 from ensemble_kd.run import Result, carry_out
 from ensemble_kd.stage import Given
@@ -68,7 +69,7 @@ def distill(
     if not isinstance(strategy, str):
         OmegaConf.update(config, "strategy.name", type(strategy).__name__.lower())
     objects = Objects(
-        student=Given(student),
+        student=Given(student, constructor_of(student)),
         strategy=None if isinstance(strategy, str) else Given(strategy),
         teachers=list(teachers),
     )

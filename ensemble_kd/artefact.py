@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +54,14 @@ class Artefact:
             UserError: no constructor is known and none was given, or the weights do not fit.
         """
         from omegaconf import OmegaConf
+        from yaml import YAMLError
 
         if network is None:
-            node = OmegaConf.to_container(OmegaConf.load(self.folder / NETWORK), resolve=False)
+            try:
+                node = OmegaConf.to_container(OmegaConf.load(self.folder / NETWORK), resolve=False)
+            except (YAMLError, OSError, ValueError) as failure:
+                reason = textwrap.shorten(str(failure), 200, placeholder=" ...")
+                raise UserError(f"{self.folder / NETWORK}: not readable: {reason}") from failure
             if not isinstance(node, dict) or node.get("_target_") is None:
                 raise UserError(
                     f"{self.folder / NETWORK}: the network was given as an object whose constructor"
@@ -73,12 +79,13 @@ class Artefact:
         Raises:
             UserError: keys or shapes do not fit.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_model
 
         try:
             missing, unexpected = load_model(module, self.folder / file, strict=False)
-        except RuntimeError as failure:
-            reason = " ".join(str(failure).split())
+        except (RuntimeError, SafetensorError) as failure:
+            reason = textwrap.shorten(str(failure), 300, placeholder=" ...")
             raise UserError(f"{self.folder / file}: the weights do not fit: {reason}") from failure
         if missing or unexpected:
             raise UserError(
@@ -86,9 +93,14 @@ class Artefact:
                 f"missing {sorted(missing)}, unexpected {sorted(unexpected)}"
             )
 
-    def has_companions(self) -> bool:
-        """Whether more than the delivered network was stored."""
-        return (self.folder / COMPANIONS).is_file()
+    @property
+    def identity(self) -> str:
+        """A digest of what the files hold, in hex, for an artefact that comes from elsewhere.
+
+        ``digest`` is what its maker wrote down; two artefacts may claim the same one.
+        """
+        said = json.dumps([self.digest, sorted(self.provenance["files"].items())])
+        return hashlib.sha256(said.encode()).hexdigest()
 
 
 def write_artefact(
@@ -134,7 +146,8 @@ def read_artefact(folder: Path) -> Artefact:
     try:
         provenance = json.loads(path.read_text())
         files = dict(provenance["files"])
-        provenance["digest"]
+        if not all(isinstance(text, str) for text in (provenance["digest"], *files.values())):
+            raise TypeError("digests must be text")
     except (ValueError, KeyError, TypeError) as failure:
         raise UserError(f"{path}: expected the provenance of an artefact: {failure!r}") from failure
     for required in (WEIGHTS, NETWORK):

@@ -227,6 +227,6 @@ def _explained(failure: Exception, key: str) -> Exception:
         return cause
     nested = str(failure).rpartition("full_key: ")[2].strip() if "full_key" in str(failure) else ""
     where = f"{key}.{nested}" if nested else key
-    if isinstance(cause, ValueError | TypeError):
+    if isinstance(cause, ValueError | TypeError | RuntimeError | MemoryError | OverflowError):
         return UserError(f"{where}: {' '.join(str(cause).split())}")
     return failure

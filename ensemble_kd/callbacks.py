@@ -8,6 +8,7 @@ from typing import cast
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ensemble_kd.errors import UserError
 from ensemble_kd.module import DistillationModule
 
 
@@ -51,5 +52,9 @@ class BestWeights(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the best weights back."""
-        if self.state:
-            pl_module.load_state_dict(self.state)
+        if not self.state:
+            raise UserError(
+                "select=best: expected a validation after some epoch, got none: see "
+                "trainer.check_val_every_n_epoch and epochs"
+            )
+        pl_module.load_state_dict(self.state)

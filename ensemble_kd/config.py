@@ -98,8 +98,10 @@ def plain(node: Any, key: str) -> Any:
             return node
         return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as failure:
-        cause = failure.__cause__
-        if isinstance(cause, UserError):
+        cause: BaseException | None = failure
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
             raise UserError(f"{failure.full_key or key}: {cause}") from failure
         message = (failure.msg or str(failure)).splitlines()[0]
         raise UserError(f"{failure.full_key or key}: {message}") from failure

@@ -14,13 +14,14 @@ from ensemble_kd.build import Node, build
 from ensemble_kd.callbacks import Snapshots
 from ensemble_kd.export import constructor_of, count_parameters
 from ensemble_kd.plan import Plan
+from ensemble_kd.rehearsal import acquaint
 from ensemble_kd.report.progress import StageProgress
 from ensemble_kd.report.recording import Curves
 from ensemble_kd.report.results import versions
 from ensemble_kd.stage import Given, Stage
 from ensemble_kd.store import Store
-from ensemble_kd.teachers import Ensemble, Frozen
-from ensemble_kd.training import Learner, assemble, train
+from ensemble_kd.teachers import Ensemble
+from ensemble_kd.training import Learner, assemble, frozen, train
 
 CURVES = "curves.csv"
 
@@ -90,19 +91,26 @@ class Engine:
     def _finish(self, stage: Stage, progress: StageProgress) -> Product:
         digest = stage.digest(self._digests)
         learner = assemble(stage, self.plan.allow)
+        ensemble = self._ensemble(stage, learner)
+        acquaint(stage, learner, ensemble, next(iter(self.plan.data.val_dataloader())))
         with self.store.locked(digest):
             artefact = self.store.find(digest)
             if artefact is not None:
                 progress.reused(digest)
                 return Product(stage, restored(learner, artefact), learner, True, 0.0)
             with self.store.writing(digest) as unfinished:
-                seconds = self._train(stage, learner, unfinished, progress)
+                seconds = self._train(stage, learner, ensemble, unfinished, progress)
                 written = self._write(stage, digest, learner, unfinished, seconds)
         artefact = Artefact(self.store.folder(digest), written.provenance)
         return Product(stage, artefact, learner, False, seconds)
 
     def _train(
-        self, stage: Stage, learner: Learner, unfinished: Path, progress: StageProgress
+        self,
+        stage: Stage,
+        learner: Learner,
+        ensemble: Ensemble,
+        unfinished: Path,
+        progress: StageProgress,
     ) -> float:
         self.plan.data.labelled_only = stage.labelled_only
         self.plan.data.views = stage.views
@@ -114,7 +122,7 @@ class Engine:
         return train(
             stage,
             learner,
-            self._ensemble(stage),
+            ensemble,
             self.plan.data,
             self.plan.classes,
             callbacks=recording,
@@ -122,13 +130,13 @@ class Engine:
             allow=self.plan.allow,
         )
 
-    def _ensemble(self, stage: Stage) -> Ensemble:
-        frozen = [Frozen(self._networks[name]) for name in stage.teachers]
+    def _ensemble(self, stage: Stage, learner: Learner) -> Ensemble:
+        members = frozen(learner.strategy, [self._networks[name] for name in stage.teachers])
         if stage.ensemble is None:
-            return Ensemble(frozen)
+            return Ensemble(members)
         snapshots = [snapshots_in(self._folders.get(name)) for name in stage.teachers]
         ensemble: Ensemble = build(stage.ensemble, "strategy.ensemble", self.plan.allow)(
-            frozen, snapshots
+            members, snapshots
         )
         return ensemble
 

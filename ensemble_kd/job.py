@@ -46,7 +46,10 @@ def launch(arguments: Sequence[str]) -> None:
     install_resolvers(extra_dirs)
     job = _Job(prepared)
     with _errors_as_raised(), _command_line(arguments, flags.overrides):
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
+        try:
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
+        except (HydraException, OmegaConfBaseException) as failure:
+            raise UserError(explain(failure, extra_dirs, flags.overrides)) from failure
     if job.mistake is not None:
         raise job.mistake
 
@@ -59,6 +62,12 @@ def _flags(arguments: Sequence[str]) -> Any:
         flags, unknown = parser.parse_known_intermixed_args(list(arguments))
     except ArgumentError as failure:
         raise UserError(f"{failure}; --help shows what there is") from failure
+    for flag in ("config_name", "config_path", "experimental_rerun"):
+        if getattr(flags, flag):
+            raise UserError(
+                f"--{flag.replace('_', '-')} is not supported: options of your own go into a "
+                "folder for --config-dir, values go onto the command line"
+            )
     if unknown:
         raise UserError(f"there is no flag {unknown[0]!r}; --help shows what there is")
     return flags
@@ -86,24 +95,30 @@ def _checked(overrides: Sequence[str], extra_dirs: Sequence[Path], plan: bool) -
     first: Any = None
     for variant in _variants(overrides, extra_dirs):
         try:
-            config = compose(variant, extra_dirs, with_hydra=True)
-            run_dir = Path(config.hydra.run.dir)
-            OmegaConf.set_struct(config, False)
-            del config["hydra"]
-            OmegaConf.set_struct(config, True)
+            prepared = _prepared(variant, extra_dirs, plan)
         except (HydraException, OmegaConfBaseException) as failure:
-            raise UserError(explain(failure, extra_dirs)) from failure
-        if not plan:
-            return None
-        from ensemble_kd.plan import make_plan
-        from ensemble_kd.run import refuse_finished
-
-        refuse_finished(run_dir)
-        _expect_writable(run_dir, "hydra.run.dir")
-        _expect_writable(Path(config.paths.store), "paths.store")
-        made = make_plan(config)
-        first = first or (made, config)
+            raise UserError(explain(failure, extra_dirs, variant)) from failure
+        first = first or prepared
     return first
+
+
+def _prepared(overrides: Sequence[str], extra_dirs: Sequence[Path], plan: bool) -> Any:
+    """The plan of one job and its configuration; None if it is only to be composed."""
+    config = compose(overrides, extra_dirs, with_hydra=True)
+    run_dir = Path(config.hydra.run.dir)
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    OmegaConf.set_struct(config, True)
+    if not plan:
+        return None
+    from ensemble_kd.plan import make_plan
+    from ensemble_kd.run import refuse_finished
+
+    refuse_finished(run_dir)
+    _expect_writable(run_dir, "hydra.run.dir")
+    made = make_plan(config)
+    _expect_writable(Path(config.paths.store), "paths.store")
+    return made, config
 
 
 def _variants(overrides: Sequence[str], extra_dirs: Sequence[Path]) -> Iterator[list[str]]:
@@ -112,7 +127,7 @@ def _variants(overrides: Sequence[str], extra_dirs: Sequence[Path]) -> Iterator[
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException as failure:
         raise UserError(explain(failure, extra_dirs)) from failure
-    axes = [_values(override, extra_dirs) for override in parsed]
+    axes = [values for values in (_values(override, extra_dirs) for override in parsed) if values]
     base = [values[0] for values in axes]
     yield base
     for number, values in enumerate(axes):
@@ -131,7 +146,7 @@ def _values(override: Override, extra_dirs: Sequence[Path]) -> list[str]:
             raise UserError(f"{override.input_line}: no option of the group matches")
         return [f"{key}={name}" for name in names]
     if not override.is_discrete_sweep():
-        return []
+        return []  # an interval is drawn from by a sweeper; what is composed here is the default
     return [f"{key}={text}" for text in override.sweep_string_iterator()]
 
 

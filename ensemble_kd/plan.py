@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +16,12 @@ from ensemble_kd.artefact import read_artefact, snapshots_in
 from ensemble_kd.build import Node, build, locate
 from ensemble_kd.config import plain
 from ensemble_kd.errors import UserError
+from ensemble_kd.fingerprint import module_digest
 from ensemble_kd.fitting import make_trainer
-from ensemble_kd.stage import Given, Stage, derived_seed, module_digest
-from ensemble_kd.training import assemble, labels_only, rehearse
+from ensemble_kd.rehearsal import acquaint, rehearse
+from ensemble_kd.stage import Given, Stage, derived_seed, with_new_weights
+from ensemble_kd.teachers import Ensemble
+from ensemble_kd.training import assemble, frozen, labels_only
 
 ALONE = "control"
 """The stage that trains the same student without teachers."""
@@ -84,18 +88,22 @@ def make_plan(
         UserError: the first thing that is wrong.
     """
     objects = objects or Objects()
+    _check_settings(config)
     allow = tuple(plain(config.allow, "allow"))
-    _check_numbers(config)
     # Each group is built once by itself: a mistake is then reported under the key that was typed.
     for group in ("objective.terms", "optimizer", "trainer", "logger", "evaluation"):
         build(plain(OmegaConf.select(config, group), group), group, allow)
     make_trainer(plain(config.trainer, "trainer"), config.epochs, allow=allow)
-    opened: Any = _open_data(config, allow) if data is None else data
+    # A copy: what stages ask of the data is not to be seen by whoever handed it over.
+    opened: Any = _open_data(config, allow) if data is None else copy.copy(data)
     opened.labelled_only = False
     _fill_in_data(config, opened)
+    _check_length(opened)
     # Some weightings are made for so many classes.
     build(plain(config.weighting, "weighting"), "weighting", allow)
 
+    if objects.student is not None:
+        _like_the_student(config, objects.student)
     stages, given = _teachers(config, opened, objects, allow)
     teachers = (*(stage.name for stage in stages), *given)
     teachers = tuple(sorted(teachers, key=lambda name: int(name.partition("/")[2])))
@@ -132,7 +140,17 @@ def make_plan(
     return replace(plan, stages=_rehearsed(plan))
 
 
-def _check_numbers(config: DictConfig) -> None:
+def _check_settings(config: DictConfig) -> None:
+    allow = plain(config.allow, "allow")
+    if not isinstance(allow, list) or not all(isinstance(name, str) for name in allow):
+        raise UserError(f"allow: expected a list of packages, got {allow!r}")
+    for key in ("paths.store", "strategy.name"):
+        value = plain(OmegaConf.select(config, key), key)
+        if not isinstance(value, str) or not value:
+            raise UserError(f"{key}: expected text, got {value!r}")
+    taught = plain(config.strategy.get("taught", True), "strategy.taught")
+    if not isinstance(taught, bool):
+        raise UserError(f"strategy.taught: expected true or false, got {taught!r}")
     _expect_integer(config, "epochs", 1)
     _expect_integer(config, "teacher.epochs", 1)
     _expect_integer(config, "seed", 0)
@@ -162,6 +180,20 @@ def _open_data(config: DictConfig, allow: Sequence[str]) -> Any:
     return data
 
 
+def _check_length(data: Any) -> None:
+    """Schedules and progress need to know how many batches there will be."""
+    for name in ("train_dataloader", "val_dataloader"):
+        try:
+            batches = len(getattr(data, name)())
+        except TypeError as failure:
+            raise UserError(
+                f"data: expected a {name} with a length, got one that has none, as those of "
+                "iterable data sets: give it a length, or use a data set with samples by number"
+            ) from failure
+        if batches < 1:
+            raise UserError(f"data: expected at least one batch of {name}, got none")
+
+
 def _fill_in_data(config: DictConfig, data: Any) -> None:
     """Networks take their sizes from ``data.inputs`` and ``data.classes``: what the data says."""
     found = {"inputs": [int(size) for size in data.inputs], "classes": int(data.classes)}
@@ -172,6 +204,16 @@ def _fill_in_data(config: DictConfig, data: Any) -> None:
             raise UserError(f"data.{key}: expected {value} as the data says, got {said}")
         config.data[key] = value
     OmegaConf.set_struct(config, True)
+
+
+def _like_the_student(config: DictConfig, student: Given) -> None:
+    """Have ``${student}`` in the configuration mean the network that was given as an object."""
+    if student.node is not None:
+        OmegaConf.set_struct(config, False)
+        config.student = dict(student.node)
+        OmegaConf.set_struct(config, True)
+    elif "${student}" in str(OmegaConf.to_container(config.strategy, resolve=False)):
+        with_new_weights(student)
 
 
 def _optimizers(config: DictConfig) -> Node:
@@ -185,7 +227,7 @@ def _teachers(
 ) -> tuple[tuple[Stage, ...], dict[str, Taught]]:
     if objects.teachers is not None:
         given = {
-            f"teacher/{number}": Taught(network, module_digest(network))
+            f"teacher/{number}": Taught(copy.deepcopy(network), module_digest(network))
             for number, network in enumerate(objects.teachers)
         }
         return (), given
@@ -194,8 +236,11 @@ def _teachers(
     for number, node in enumerate(plain(config.teacher, "teacher")["networks"]):
         name = f"teacher/{number}"
         if "artefact" in node:
-            artefact = read_artefact(Path(node["artefact"]))
-            given[name] = Taught(artefact.network(allow), artefact.digest, artefact.folder)
+            folder = node["artefact"]
+            if not isinstance(folder, str):
+                raise UserError(f"teacher.members: expected a folder as artefact, got {folder!r}")
+            artefact = read_artefact(Path(folder))
+            given[name] = Taught(artefact.network(allow), artefact.identity, artefact.folder)
             continue
         stages.append(
             Stage(
@@ -225,7 +270,9 @@ def _rehearsed(plan: Plan) -> tuple[Stage, ...]:
         plan.data.views = learner.strategy.views
         batch = next(iter(plan.data.train_dataloader()))
         taught_by = {name: networks[name] for name in stage.teachers}
-        rehearse(stage, learner, taught_by, batch, plan.classes)
+        teachers = Ensemble(frozen(learner.strategy, copy.deepcopy(list(taught_by.values()))))
+        acquaint(stage, learner, teachers, batch)
+        rehearse(stage, learner, taught_by, batch, plan.classes, plan.allow)
         networks[stage.name] = learner.deliverable()
         rehearsed.append(
             replace(

@@ -91,7 +91,7 @@ def evaluated(plan: Plan, config: DictConfig, products: Mapping[str, Product]) -
     pairs = [
         (name, "ensemble") for name in predictors if "ensemble" in predictors and name != "ensemble"
     ]
-    evaluation: Evaluation = build(plain(config.evaluation, "evaluation"), "evaluation")
+    evaluation: Evaluation = build(plain(config.evaluation, "evaluation"), "evaluation", plan.allow)
     val = evaluation.measure(predictors, plan.data.val_dataloader(), plan.classes, pairs)
     test = evaluation.measure(predictors, plan.data.test_dataloader(), plan.classes, pairs)
     some = next(iter(plan.data.test_dataloader())).inputs

@@ -28,22 +28,27 @@ class Constant:
 
 
 class Linear:
-    """A straight line.
+    """A straight line, then its end.
 
     Args:
         start: factor at the beginning of the stage.
-        end: factor at its end.
+        end: factor at the end of the line.
+        until: share of the stage after which the factor stays at ``end``, in (0, 1]: a warm-up.
     """
 
-    def __init__(self, start: float, end: float) -> None:
+    def __init__(self, start: float, end: float, until: float = 1.0) -> None:
         _check_finite("start", start)
         _check_finite("end", end)
+        if not 0 < until <= 1:
+            raise ValueError(f"until must be in (0, 1], got {until}")
         self.start = start
         self.end = end
+        self.until = until
 
     def __call__(self, fraction: float) -> float:
-        # Not start + (end - start) * fraction, which can miss the end by a rounding error.
-        return self.start * (1 - fraction) + self.end * fraction
+        done = min(fraction / self.until, 1.0)
+        # Not start + (end - start) * done, which can miss the end by a rounding error.
+        return self.start * (1 - done) + self.end * done
 
 
 class Cosine:

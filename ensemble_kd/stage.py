@@ -15,6 +15,8 @@ from typing import Any
 from torch import nn
 
 from ensemble_kd.build import Node
+from ensemble_kd.errors import UserError
+from ensemble_kd.fingerprint import code_digest, foreign_packages, module_digest
 from ensemble_kd.version import __version__
 
 TRAINING_CODE = (
@@ -25,9 +27,15 @@ TRAINING_CODE = (
     "strategies",
     "teachers",
     "weightings",
+    "build.py",
+    "callbacks.py",
     "descent.py",
+    "engine.py",
+    "fitting.py",
     "module.py",
     "schedules.py",
+    "rehearsal.py",
+    "stage.py",
     "training.py",
     "types.py",
 )
@@ -39,11 +47,13 @@ class Given:
 
     Args:
         module: it is copied at once and never changed.
+        node: makes a module like it from new weights; None when that is not known.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, node: Node | None = None) -> None:
         self._module = copy.deepcopy(module)
         self.digest = module_digest(module)
+        self.node = node
 
     def fresh(self) -> nn.Module:
         """A copy of the module as it was handed over."""
@@ -116,8 +126,14 @@ class Stage:
             "snapshots": self.snapshots,
             "views": self.views,
             "code": training_code_digest(),
+            "foreign_code": {name: code_digest(name) for name in sorted(self._foreign())},
             "versions": _versions(),
         }
+
+    def _foreign(self) -> set[str]:
+        """Packages of the user's whose code takes part."""
+        parts = [_plain(self.student), _plain(self.strategy), self.optimizers, self.trainer]
+        return foreign_packages([*parts, self.ensemble])
 
     def digest(self, digests: Mapping[str, str]) -> str:
         """The key of this stage's artefact: sha256 of its determinants, in hex."""
@@ -125,25 +141,26 @@ class Stage:
         return hashlib.sha256(written.encode()).hexdigest()
 
 
+def with_new_weights(part: Node | Given) -> Node:
+    """A node that makes a network like this one, from new weights.
+
+    Raises:
+        UserError: the network was given as an object whose constructor is not known.
+    """
+    if not isinstance(part, Given):
+        return part
+    if part.node is None:
+        raise UserError(
+            "student: the strategy makes networks like it, from new weights, and it was given as "
+            "an object whose constructor is not known: keep each argument of the constructor in "
+            "an attribute of the same name, or give the strategy as an object"
+        )
+    return part.node
+
+
 def derived_seed(seed: int, name: str) -> int:
     """A seed for a network of its own, from the seed of the run; 31 bits."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1
-
-
-def module_digest(module: nn.Module) -> str:
-    """sha256 of a module's class, structure and state, in hex."""
-    said = hashlib.sha256(f"{type(module).__module__}.{type(module).__qualname__}".encode())
-    said.update(repr(module).encode())
-    for name, tensor in module.state_dict().items():
-        said.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        said.update(tensor.detach().cpu().contiguous().view(-1).view(dtype=_bytes()).numpy())
-    return said.hexdigest()
-
-
-def _bytes() -> Any:
-    import torch
-
-    return torch.uint8
 
 
 def _plain(part: Node | Given) -> Any:
@@ -167,5 +184,5 @@ def training_code_digest() -> str:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("torch", "pytorch-lightning")
+    packages = ("torch", "pytorch-lightning", "torchmetrics", "numpy")
     return {"ensemble-kd": __version__, **{name: version(name) for name in packages}}

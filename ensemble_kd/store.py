@@ -61,7 +61,11 @@ class Store:
         # What a killed run left: whoever holds the lock is the only writer.
         shutil.rmtree(unfinished, ignore_errors=True)
         self._make(unfinished)
-        yield unfinished
+        try:
+            yield unfinished
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
         for path in unfinished.iterdir():
             _flush(path)
         unfinished.rename(self.folder(digest))

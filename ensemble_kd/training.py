@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-import textwrap
 import time
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningDataModule, seed_everything
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
 from ensemble_kd.build import Node, build
 from ensemble_kd.callbacks import BestWeights
@@ -26,11 +22,8 @@ from ensemble_kd.objectives import Objective
 from ensemble_kd.stage import Given, Stage, derived_seed
 from ensemble_kd.strategies.strategy import Strategy
 from ensemble_kd.teachers import Ensemble, Frozen
-from ensemble_kd.types import Batch, Progress, as_output, labelled
+from ensemble_kd.types import Batch, as_output, labelled
 from ensemble_kd.weightings import Weighting
-
-REHEARSED = 8
-"""Samples of the batch with which a stage is tried out."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +68,7 @@ class Learner:
 def assemble(stage: Stage, allow: Sequence[str] = ()) -> Learner:
     """The student and the strategy of a stage, initialised from its seed."""
     with quiet_seed(stage.seed):
-        student = _module(stage.student, f"{stage.name}.student", allow)
+        student = _module(stage.student, stage.name, allow)
         strategy = _module(stage.strategy, "strategy.turns", allow)
     if not isinstance(student, nn.Module):
         raise UserError(f"{stage.name}: expected a network, got {student!r}")
@@ -88,62 +81,34 @@ def assemble(stage: Stage, allow: Sequence[str] = ()) -> Learner:
 
 def labels_only(strategy: Strategy) -> bool:
     """Whether nothing that a strategy matches can use a sample without a label."""
-    objectives = [part for part in strategy.modules() if isinstance(part, Objective)]
-    return bool(objectives) and all(objective.needs_labels for objective in objectives)
+    found = objectives(strategy)
+    return bool(found) and all(objective.needs_labels for objective in found)
+
+
+def objectives(strategy: Strategy) -> list[Objective]:
+    """Every objective that a strategy holds."""
+    return [part for part in strategy.modules() if isinstance(part, Objective)]
+
+
+def frozen(strategy: Strategy, networks: Iterable[nn.Module]) -> list[Frozen]:
+    """Networks as the teachers of a strategy, with the features that its objectives need.
+
+    Raises:
+        UserError: an objective knows no layers of one of them.
+    """
+    found = objectives(strategy)
+    try:
+        return [
+            Frozen(network, [tap for each in found for tap in each.teacher_taps(number)])
+            for number, network in enumerate(networks)
+        ]
+    except ValueError as failure:
+        raise UserError(f"objective: {failure}") from failure
 
 
 def weightings(strategy: Strategy) -> list[Weighting]:
     """Every weighting that a strategy holds."""
     return [part for part in strategy.modules() if isinstance(part, Weighting)]
-
-
-def rehearse(
-    stage: Stage, learner: Learner, teachers: Mapping[str, nn.Module], batch: Batch, classes: int
-) -> None:
-    """Play one small batch through copies of everything, before anything is trained or written.
-
-    Args:
-        stage: the stage.
-        learner: its student and strategy; they are not changed.
-        teachers: the networks that will teach it, by name, trained or not yet.
-        batch: a training batch; a few samples of it are used.
-        classes: number of classes of the data.
-
-    Raises:
-        UserError: whatever goes wrong, in one line that names the stage.
-    """
-    few = pytree.tree_map(
-        lambda part: part[:REHEARSED] if isinstance(part, Tensor) else part, batch
-    )
-    student, strategy = copy.deepcopy((learner.student, learner.strategy))
-    own = {stage.reported(name): part for name, part in strategy.predictors(student).items()}
-    networks = {**teachers, **own}
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for name, network in networks.items():
-            said = _said(stage, name, network, few)
-            if said.logits.shape[-1] != classes:
-                raise UserError(
-                    f"{name}: expected {classes} classes as in the data, got a network that "
-                    f"answers {said.logits.shape[-1]}"
-                )
-        ensemble = Ensemble([Frozen(copy.deepcopy(network)) for network in teachers.values()])
-        for weighting in weightings(strategy):
-            if weighting.needs_labels and batch.mask is not None:
-                raise UserError(
-                    f"weighting: {type(weighting).__name__} needs a label for every sample, and "
-                    "some of the data has none: choose another weighting, or data.labelled=null"
-                )
-            weighting.measure([1.0] * len(teachers))
-        try:
-            strategy.begin(student, ensemble)
-            for turn in strategy.turns(student, ensemble, few, Progress(0, 0, 0.0)):
-                torch.stack(list(turn.terms.values())).sum().backward()
-        except UserError:
-            raise
-        except (ValueError, RuntimeError, TypeError, IndexError, KeyError) as failure:
-            reason = " ".join(str(failure).split())
-            raise UserError(f"stage {stage.name}: {reason}") from failure
 
 
 def train(
@@ -219,14 +184,3 @@ def quiet_seed(seed: int) -> Iterator[None]:
 
 def _module(part: Node | Given, key: str, allow: Sequence[str]) -> Any:
     return part.fresh() if isinstance(part, Given) else build(part, key, allow)
-
-
-def _said(stage: Stage, name: str, network: nn.Module, batch: Batch) -> Any:
-    try:
-        with torch.no_grad():
-            return as_output(copy.deepcopy(network).train()(batch.inputs))
-    except (ValueError, RuntimeError, TypeError) as failure:
-        inputs = batch.inputs
-        kind = f"shape {tuple(inputs.shape[1:])}" if isinstance(inputs, Tensor) else "this data"
-        reason = textwrap.shorten(str(failure), 200, placeholder=" ...")
-        raise UserError(f"{name}: the network fails on samples of {kind}: {reason}") from failure

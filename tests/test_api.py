@@ -130,3 +130,68 @@ def test_a_mistake_is_one_line_and_nothing_is_written(
         distill(**{**arguments, **change})  # type: ignore[arg-type]
     assert "\n" not in str(refusal.value)
     assert list(Path().iterdir()) == []
+
+
+def test_what_is_handed_over_stays_as_it_was(data: InMemory) -> None:
+    teacher = cnn(1).train()
+    data.labelled_only = True
+    distill([teacher], cnn(2), data, epochs=1, overrides=QUICK)
+    assert teacher.training
+    assert all(parameter.requires_grad for parameter in teacher.parameters())
+    assert data.labelled_only
+
+
+def test_another_temperature_is_another_student(data: InMemory) -> None:
+    results = []
+    for temperature in (1.0, 8.0):
+        terms = {"soft": Term(Soft(temperature))}
+        strategy = Parallel(terms, Uniform())
+        results.append(distill([cnn(1)], cnn(2), data, strategy, epochs=1, overrides=QUICK).results)
+    first, second = ({stage["name"]: stage for stage in found["stages"]} for found in results)
+    assert first["student"]["digest"] != second["student"]["digest"]
+    assert not second["student"]["reused"]
+
+
+def test_peers_and_generations_are_like_the_given_student(data: InMemory) -> None:
+    wide = cnn(3, width=7)
+    for strategy in ("mutual", "born_again"):
+        found = distill([cnn(1)], wide, data, strategy, epochs=1, overrides=QUICK).results
+        sizes = {n: p["parameters"] for n, p in found["predictors"].items() if "teacher" not in n}
+        alike = {name for name, size in sizes.items() if size == sizes["student"]}
+        assert alike >= {"student", "control", "peer/1" if strategy == "mutual" else "generation/0"}
+
+
+def test_a_student_of_an_unknown_constructor_has_no_like(data: InMemory) -> None:
+    unknown = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    for strategy in ("mutual", "born_again"):
+        with pytest.raises(UserError, match="whose constructor is not known"):
+            distill([cnn(1)], unknown, data, strategy, epochs=1)
+
+
+def test_data_without_a_length_is_refused() -> None:
+    from collections.abc import Iterator
+
+    from pytorch_lightning import LightningDataModule
+    from torch.utils.data import IterableDataset
+
+    class Endless(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
+        def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            return iter([(torch.randn(5), torch.tensor(number % 3)) for number in range(20)])
+
+    module = LightningDataModule()
+    for name in ("train", "val", "test"):
+        setattr(module, f"{name}_dataloader", lambda: DataLoader(Endless(), batch_size=5))
+    with pytest.raises(UserError, match="expected a train_dataloader with a length"):
+        distill([nn.Linear(5, 3)], nn.Linear(5, 3), module, epochs=1)
+
+
+def test_labels_beyond_the_stated_classes_are_refused() -> None:
+    from pytorch_lightning import LightningDataModule
+
+    loader = DataLoader(TensorDataset(torch.randn(40, 5), torch.arange(40) % 10), batch_size=20)
+    module = LightningDataModule()
+    module.classes = 4  # type: ignore[attr-defined]
+    for name in ("train", "val", "test"):
+        setattr(module, f"{name}_dataloader", lambda: loader)
+    with pytest.raises(UserError, match="expected labels below 4, got 9"):
+        distill([nn.Linear(5, 4)], nn.Linear(5, 4), module, epochs=1)

@@ -12,9 +12,10 @@ from ensemble_kd.artefact import write_artefact
 from ensemble_kd.config import compose
 from ensemble_kd.errors import UserError
 from ensemble_kd.export import constructor_of
+from ensemble_kd.fingerprint import module_digest
 from ensemble_kd.networks import Mlp
 from ensemble_kd.plan import Objects, Plan, make_plan
-from ensemble_kd.stage import Given, Stage, derived_seed, module_digest
+from ensemble_kd.stage import Given, Stage, derived_seed
 
 SMALL = ("epochs=2", "teacher.members=[cnn_tiny,cnn_tiny]")
 

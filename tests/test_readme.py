@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from ensemble_kd.layers import show
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 SMALL = ("epochs=1", "teacher.epochs=1")
@@ -48,6 +50,9 @@ def run_commands(text: str, command: Callable[..., int]) -> None:
         if words[0] == "make":
             targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
             assert words[1] in targets
+            continue
+        if words[2] == "ensemble_kd.layers":
+            show(words[3:])
             continue
         assert words[:3] == ["python", "-m", "ensemble_kd"], line
         asked = [word for word in words[3:] if not word.startswith("epochs=")]

@@ -174,6 +174,21 @@ def test_the_best_epoch_can_be_selected_on_validation(command: Command) -> None:
         (["hydra.run.dir=/proc/run"], ["/proc/run"]),
         (["--config-dir", "nowhere"], ["nowhere"]),
         (["trainer=gpu"], ["trainer"]),
+        (["strategy=parallel,assistant"], ["parallel,assistant"]),
+        (["seed=${oc.env:NOPE}"], ["NOPE"]),
+        (["~strategy.turns"], ["strategy"]),
+        (["paths.store=null"], ["paths.store", "text"]),
+        (["allow=5"], ["allow", "5"]),
+        (["teacher.members=5"], ["list of networks", "5"]),
+        (["teacher.members=[{artefact:5}]"], ["artefact", "5"]),
+        (["student.widths=[99999999999]"], ["student"]),
+        (["--config-name", "other"], ["--config-name", "--config-dir"]),
+        (["--experimental-rerun", "x"], ["--experimental-rerun"]),
+        (["--nonsense"], ["--nonsense"]),
+        (["optimizer.optimizer.weight_decay=-1"], ["weight_decay"]),
+        (["strategy=adversarial", "trainer.gradient_clip_val=1"], ["gradient_clip_val", "null"]),
+        (["strategy.taught=nope"], ["strategy.taught", "nope"]),
+        (["weighting=best", "weighting.accuracies=[0.1,0.2]"], ["accuracies", "2"]),
     ],
 )
 def test_bad_input_is_one_line_status_two_and_nothing_written(
@@ -213,6 +228,12 @@ def test_a_sweep_shares_teachers_and_ends_with_a_table(
     said = capsys.readouterr().out
     assert "parallel" in said
     assert "assistant" in said
+
+
+def test_arguments_may_stand_in_any_order(command: Command) -> None:
+    cut = ("control=false", "report.plots=false", "hydra.sweep.dir=sweep")
+    assert command(*QUICK[:2], "--multirun", "seed=0,1", *cut) == 0
+    assert {results(f"sweep/{number}")["seed"] for number in range(2)} == {0, 1}
 
 
 def test_a_mistake_in_any_job_of_a_sweep_stops_it_before_it_starts(

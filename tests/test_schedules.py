@@ -34,6 +34,13 @@ def test_linear_is_a_line_that_meets_both_ends(start: float, end: float, fractio
 
 
 @pytest.mark.parametrize(
+    ("fraction", "want"), [(0.0, 1.0), (0.1, 2.0), (0.2, 3.0), (0.25, 3.0), (1.0, 3.0)]
+)
+def test_a_line_can_end_before_the_stage_does(fraction: float, want: float) -> None:
+    assert Linear(1.0, 3.0, until=0.2)(fraction) == pytest.approx(want)
+
+
+@pytest.mark.parametrize(
     ("fraction", "want"), [(0.0, 0.0), (0.1, 0.5), (0.2, 1.0), (0.6, 0.6), (1.0, 0.2)]
 )
 def test_cosine_by_hand(fraction: float, want: float) -> None:
@@ -113,6 +120,8 @@ def test_what_turns_negative_between_is_refused_when_it_is_reached() -> None:
         (lambda: Constant(math.nan), "value must be a finite number, got nan"),
         (lambda: Linear(math.inf, 0.0), "start must be a finite number, got inf"),
         (lambda: Linear(0.0, math.nan), "end must be a finite number, got nan"),
+        (lambda: Linear(0.0, 1.0, until=0.0), r"until must be in \(0, 1\], got 0.0"),
+        (lambda: Linear(0.0, 1.0, until=1.1), r"until must be in \(0, 1\], got 1.1"),
         (lambda: Cosine(end=math.inf), "end must be a finite number, got inf"),
         (lambda: Cosine(warmup=1.0), r"warmup must be in \[0, 1\), got 1.0"),
         (lambda: Cosine(warmup=-0.1), r"warmup must be in \[0, 1\), got -0.1"),

@@ -72,14 +72,23 @@ class Adapted(LightningDataModule):
 
     @property
     def classes(self) -> int:
-        """The module's ``classes`` or ``num_classes``, or the largest label and one."""
+        """The module's ``classes`` or ``num_classes``, or the largest label and one.
+
+        Raises:
+            UserError: a label is not below what the module says.
+        """
+        seen = self._seen.largest + 1
         for name in ("classes", "num_classes"):
             said = getattr(self.data, name, None)
-            if isinstance(said, int):
-                return said
-            if isinstance(said, (list, tuple)):
-                return len(said)
-        return self._seen.largest + 1
+            count = len(said) if isinstance(said, list | tuple) else said
+            if isinstance(count, int):
+                if seen > count:
+                    raise UserError(
+                        f"{type(self.data).__name__}.{name}: expected labels below {count}, "
+                        f"got {seen - 1}"
+                    )
+                return count
+        return seen
 
     @cached_property
     def digest(self) -> str:

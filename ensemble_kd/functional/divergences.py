@@ -92,8 +92,22 @@ def soft_cross_entropy(target_logits: Tensor, logits: Tensor, temperature: float
     Returns:
         (*,) one value per sample.
     """
-    t = log_probabilities(target_logits, temperature).exp()
-    log_p = log_probabilities(logits, temperature)
+    return cross_entropy_of_logs(
+        log_probabilities(target_logits, temperature), log_probabilities(logits, temperature)
+    )
+
+
+def cross_entropy_of_logs(log_t: Tensor, log_p: Tensor) -> Tensor:
+    """-sum_c t_c log p_c of two distributions that are given as log-probabilities.
+
+    Args:
+        log_t: (*, c).
+        log_p: (*, c); the leading axes broadcast.
+
+    Returns:
+        (*,) one value per sample.
+    """
+    t = log_t.exp()
     return -(t * _where_possible(t, log_p)).sum(dim=-1)
 
 
@@ -125,6 +139,38 @@ def kl_of_logs(log_t: Tensor, log_p: Tensor) -> Tensor:
     """
     t = log_t.exp()
     return (t * _where_possible(t, log_t - log_p)).sum(dim=-1)
+
+
+def jensen_shannon_of_logs(log_t: Tensor, log_p: Tensor, beta: float = 0.5) -> Tensor:
+    """beta KL(t || m) + (1 - beta) KL(p || m) with the mixture m = beta t + (1 - beta) p.
+
+    Args:
+        log_t: (*, c).
+        log_p: (*, c); the leading axes broadcast.
+        beta: the share of the first distribution, in (0, 1).
+
+    Returns:
+        (*,) one value per sample, at most the entropy of (beta, 1 - beta) and so at most log 2.
+    """
+    # A class that both rule out is -inf for both, where the mixture's gradient would be NaN.
+    lowest = torch.finfo(log_p.dtype).min / 2
+    log_m = torch.logaddexp(
+        log_t.clamp(min=lowest) + math.log(beta), log_p.clamp(min=lowest) + math.log1p(-beta)
+    )
+    return beta * kl_of_logs(log_t, log_m) + (1 - beta) * kl_of_logs(log_p, log_m)
+
+
+def total_variation_of_logs(log_t: Tensor, log_p: Tensor) -> Tensor:
+    """sum_c |t_c - p_c| / 2 of two distributions that are given as log-probabilities.
+
+    Args:
+        log_t: (*, c).
+        log_p: (*, c); the leading axes broadcast.
+
+    Returns:
+        (*,) one value per sample, in [0, 1].
+    """
+    return 0.5 * (log_t.exp() - log_p.exp()).abs().sum(dim=-1)
 
 
 def _where_possible(p: Tensor, values: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,21 @@ from ensemble_kd.functional.weights import normalise
 from ensemble_kd.types import Output
 
 Merge = Literal["losses", "probabilities", "logits"]
+
+Divergence = Callable[[Tensor, Tensor], Tensor]
+"""From the log-probabilities of the target, (*, c) or (m, *, c), and of the student, (*, c), to a
+value per sample (and teacher): (*,) or (m, *)."""
+
+
+def checked_merge(merge: Merge) -> Merge:
+    """The same merge.
+
+    Raises:
+        ValueError: it is not one of those that exist.
+    """
+    if merge not in get_args(Merge):
+        raise ValueError(f"merge must be one of {', '.join(get_args(Merge))}, got {merge!r}")
+    return merge
 
 
 def stacked(teachers: Sequence[Output], student: Output) -> Tensor:
@@ -38,6 +53,32 @@ def stacked(teachers: Sequence[Output], student: Output) -> Tensor:
     if not teachers:
         return wide(student.logits.new_empty(0, *shape))
     return torch.stack([wide(teacher.logits.detach()) for teacher in teachers])
+
+
+def teachers_logits(teachers: Sequence[Output], student: Output, weights: Tensor) -> Tensor:
+    """The logits of at least one teacher in one tensor, with the weights that belong to them.
+
+    Args:
+        teachers: m >= 1 outputs.
+        student: the output that theirs must resemble in shape.
+        weights: (m, *), for its shape.
+
+    Returns:
+        (m, *, c) in float32 or wider, without gradient.
+
+    Raises:
+        ValueError: there is no teacher, a teacher's logits have another shape than the student's,
+            or the weights are not (m, *).
+    """
+    if not teachers:
+        raise ValueError("soft targets need at least one teacher, got none")
+    logits = stacked(teachers, student)
+    if weights.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"weights must have the shape (teachers, samples) {tuple(logits.shape[:-1])}, "
+            f"got {tuple(weights.shape)}"
+        )
+    return logits
 
 
 def log_mean_probabilities(log_p: Tensor, weights: Tensor) -> Tensor:
@@ -75,18 +116,44 @@ def merged_kl(
     temperature: float = 1.0,
     merge: Merge = "losses",
 ) -> Tensor:
-    """The divergence of one distribution from several weighted ones, without the factor T^2.
+    """The KL divergence of one distribution from several weighted ones, without the factor T^2.
+
+    ``merged`` with KL(p_k^T || q^T). Here ``probabilities`` is smaller than ``losses`` by the
+    weighted divergence of the teachers from their mean, which does not depend on q: the same
+    gradient for the student, another one for the weights.
+
+    Args:
+        target_logits: (m, *, c) of the teachers, m >= 1.
+        logits: (*, c) of the student.
+        weights: (m, *), >= 0; gradient flows back into it.
+        temperature: a positive finite number.
+        merge: the way, as in ``merged``.
+
+    Returns:
+        (*,) one value per sample.
+    """
+    return merged(kl_of_logs, target_logits, logits, weights, temperature, merge)
+
+
+def merged(
+    divergence: Divergence,
+    target_logits: Tensor,
+    logits: Tensor,
+    weights: Tensor,
+    temperature: float = 1.0,
+    merge: Merge = "losses",
+) -> Tensor:
+    """A divergence D of one distribution from several weighted ones.
 
     With p^T = softmax(z / T) for the logits z, q for the student and W = sum_k w_k (one, or zero
     for a sample for which no teacher speaks):
 
-    - ``losses``: sum_k w_k KL(p_k^T || q^T).
-    - ``probabilities``: W KL(sum_k (w_k / W) p_k^T || q^T), smaller than ``losses`` by the weighted
-      divergence of the teachers from their mean, which does not depend on q. Hence the same
-      gradient for the student; the gradient for the weights differs.
-    - ``logits``: W KL(softmax(sum_k (w_k / W) z_k / T) || q^T), another target.
+    - ``losses``: sum_k w_k D(p_k^T, q^T).
+    - ``probabilities``: W D(sum_k (w_k / W) p_k^T, q^T).
+    - ``logits``: W D(softmax(sum_k (w_k / W) z_k / T), q^T).
 
     Args:
+        divergence: D.
         target_logits: (m, *, c) of the teachers, m >= 1.
         logits: (*, c) of the student.
         weights: (m, *), >= 0; gradient flows back into it.
@@ -98,11 +165,11 @@ def merged_kl(
     """
     log_q = log_probabilities(logits, temperature)
     if merge == "losses":
-        values = kl_of_logs(log_probabilities(target_logits, temperature), log_q)
+        values = divergence(log_probabilities(target_logits, temperature), log_q)
         return (weights * values).sum(dim=0)
     shares = normalise(weights)
     if merge == "probabilities":
         target = log_mean_probabilities(log_probabilities(target_logits, temperature), shares)
     else:
         target = log_probabilities(mean_logits(target_logits, shares), temperature)
-    return weights.sum(dim=0) * kl_of_logs(target, log_q)
+    return weights.sum(dim=0) * divergence(target, log_q)

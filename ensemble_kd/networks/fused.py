@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ensemble_kd.networks.aligned import Aligned
 from ensemble_kd.networks.arguments import at_least, sizes
 from ensemble_kd.networks.blocks import activated
-from ensemble_kd.networks.feature_map import with_feature_map
+from ensemble_kd.networks.taps import listen
 
 
 class Fuser(nn.Module):
@@ -75,7 +75,7 @@ class Fused(nn.Module):
     def forward(self, inputs: Any) -> Tensor:
         """(b, c) logits of a batch of inputs."""
         maps = [
-            with_feature_map(network, inputs, layer)[1]
+            listen(network, inputs, [layer]).features[layer]
             for network, layer in zip(self.networks, self.layers, strict=True)
         ]
         logits: Tensor = self.fuser(maps)

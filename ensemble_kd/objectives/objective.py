@@ -25,6 +25,25 @@ class Objective(nn.Module, ABC):
     needs_labels: bool = False
     needs_teachers: bool = True
 
+    def student_taps(self) -> tuple[str, ...]:
+        """The features of the network that learns which this needs, as ``networks.taps`` has it."""
+        return ()
+
+    def teacher_taps(self, number: int) -> tuple[str, ...]:
+        """The features of teacher ``number`` that this needs."""
+        return ()
+
+    def meet(self, student: Output, teachers: tuple[Output, ...]) -> None:
+        """Make what depends on the sizes of features, such as connectors.
+
+        Called once for each stage, before anything is trained or restored; what is drawn is drawn
+        from the stage's seed.
+
+        Args:
+            student: what the network that learns says of a few samples, features included.
+            teachers: what each teacher says of them.
+        """
+
     @abstractmethod
     def forward(
         self,

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from ensemble_kd.functional import Merge, merged_kl, stacked
+from ensemble_kd.functional import Merge, checked_merge, merged_kl, teachers_logits
 from ensemble_kd.objectives.objective import Objective
 from ensemble_kd.schedules import Positive, Schedule
 from ensemble_kd.types import Batch, Output, Progress
@@ -45,15 +45,13 @@ class Soft(Objective):
         kl_reduction: KlReduction = "batch_mean",
     ) -> None:
         super().__init__()
-        if merge not in get_args(Merge):
-            raise ValueError(f"merge must be one of {', '.join(get_args(Merge))}, got {merge!r}")
         if kl_reduction not in get_args(KlReduction):
             raise ValueError(
                 f"kl_reduction must be one of {', '.join(get_args(KlReduction))}, "
                 f"got {kl_reduction!r}"
             )
         self.temperature = Positive(temperature, "temperature")
-        self.merge: Merge = merge
+        self.merge: Merge = checked_merge(merge)
         self.kl_reduction: KlReduction = kl_reduction
 
     def forward(
@@ -70,14 +68,7 @@ class Soft(Objective):
             ValueError: there is no teacher, a teacher's logits differ in shape from the student's,
                 or the weights are not (m, *).
         """
-        if not teachers:
-            raise ValueError("soft targets need at least one teacher, got none")
-        logits = stacked(teachers, student)
-        if weights.shape != logits.shape[:-1]:
-            raise ValueError(
-                f"weights must have the shape (teachers, samples) {tuple(logits.shape[:-1])}, "
-                f"got {tuple(weights.shape)}"
-            )
+        logits = teachers_logits(teachers, student, weights)
         temperature = self.temperature(progress.fraction)
         values = merged_kl(logits, student.logits, weights, temperature, self.merge)
         scale = temperature**2

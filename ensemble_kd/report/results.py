@@ -174,7 +174,7 @@ def compile_results(
 def verdict(results: Results) -> str:
     """One sentence: did distillation help, by how much, and how far is that to be trusted?
 
-    A difference within one standard error of two independent proportions is called unclear. Both
+    A difference within 1.96 standard errors of two independent proportions is called unclear. Both
     networks see the same samples, so this is on the cautious side; it is one seed in any case.
     """
     if "control" not in results["predictors"]:
@@ -190,7 +190,7 @@ def verdict(results: Results) -> str:
     error = math.sqrt((a * (1 - a) + b * (1 - b)) / n)
     if round(gain * n) == 0:
         word = "distillation made no difference"
-    elif abs(gain) <= error:
+    elif abs(gain) <= 1.96 * error:
         word = "distillation made no clear difference"
     else:
         word = "distillation helped" if gain > 0 else "distillation hurt"

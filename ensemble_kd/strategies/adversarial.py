@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ensemble_kd.functional import wide
 from ensemble_kd.networks.aligned import Aligned
-from ensemble_kd.networks.feature_map import find_feature_map, with_feature_map
+from ensemble_kd.networks.feature_map import find_feature_map
+from ensemble_kd.networks.taps import listen
 from ensemble_kd.objectives import Term
 from ensemble_kd.strategies.branches import Branches, Descended, prefixed
 from ensemble_kd.strategies.lesson import detached
@@ -176,7 +177,7 @@ class Adversarial(Strategy):
     def _maps(self, networks: list[nn.Module], batch: Batch) -> list[Tensor]:
         """The networks' feature maps (b, d, h, w), all of one shape."""
         maps = [
-            with_feature_map(network, batch.inputs, layer)[1]
+            listen(network, batch.inputs, [layer]).features[layer]
             for network, layer in zip(networks, self.places, strict=True)
         ]
         aligned: list[Tensor] = self._met()(maps)

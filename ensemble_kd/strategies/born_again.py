@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ensemble_kd.build import Node
-from ensemble_kd.stage import Stage, derived_seed
+from ensemble_kd.stage import Stage, derived_seed, with_new_weights
 
 
 class BornAgain:
@@ -43,6 +43,7 @@ class BornAgain:
                 replace(
                     last,
                     name=name,
+                    student=last.student if name == last.name else with_new_weights(last.student),
                     teachers=(before if self.dense else before[-1:]) or last.teachers,
                     seed=last.seed if name == last.name else derived_seed(last.seed, name),
                 )

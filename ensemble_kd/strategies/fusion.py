@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_kd.functional import wide
-from ensemble_kd.networks.feature_map import find_feature_map, with_feature_map
+from ensemble_kd.networks.feature_map import find_feature_map
 from ensemble_kd.networks.fused import Fused, Fuser
+from ensemble_kd.networks.taps import listen
 from ensemble_kd.objectives import Term
 from ensemble_kd.schedules import Schedule
 from ensemble_kd.strategies.branches import Branches, Descended, prefixed
@@ -115,8 +116,8 @@ class Fusion(Strategy):
         maps: list[Tensor] = []
         networks = zip(self.branches.names(), self.branches.networks(student), strict=True)
         for (name, network), layer in zip(networks, self.places, strict=True):
-            said[name], feature_map = with_feature_map(network, batch.inputs, layer)
-            maps.append(feature_map)
+            said[name] = listen(network, batch.inputs, [layer])
+            maps.append(said[name].features[layer])
         fused = Output(self._met()(maps))
         mean = torch.stack([wide(output.logits.detach()) for output in said.values()]).mean(dim=0)
         terms: dict[str, Tensor] = {}

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from ensemble_kd.objectives import Term
+from ensemble_kd.networks.taps import listen
+from ensemble_kd.objectives import Objective, Term
 from ensemble_kd.types import Batch, Output, Progress
 from ensemble_kd.weightings import Weighting
 
@@ -28,6 +29,15 @@ class Lesson(nn.Module):
             raise ValueError("terms must hold at least one term, got none")
         self.terms = nn.ModuleDict(terms)
         self.weighting = weighting
+
+    def taps(self) -> tuple[str, ...]:
+        """The features of the learner that the terms need."""
+        objectives = (part for part in self.terms.modules() if isinstance(part, Objective))
+        return tuple(dict.fromkeys(tap for each in objectives for tap in each.student_taps()))
+
+    def hear(self, learner: nn.Module, batch: Batch) -> Output:
+        """What the learner says of a batch, with the features that the terms need."""
+        return listen(learner, batch.inputs, self.taps())
 
     def weights(
         self, learner: Output, voices: tuple[Output, ...], batch: Batch, progress: Progress

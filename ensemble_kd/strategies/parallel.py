@@ -48,7 +48,7 @@ class Parallel(Strategy):
     ) -> Iterator[Turn]:
         """The student descends all terms; a weighting that learns afterwards has a second turn."""
         taught = teachers(batch, progress)
-        learned = as_output(student(batch.inputs))
+        learned = self.lesson.hear(student, batch)
         weighting = self.lesson.weighting
         weights = self.lesson.weights(learned, taught, batch, progress)
         terms = self.lesson.losses(learned, taught, weights, batch, progress)

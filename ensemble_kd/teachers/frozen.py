@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ensemble_kd.types import Output, as_output
+from ensemble_kd.networks.taps import listen
+from ensemble_kd.types import Output
 
 
 class Frozen(nn.Module):
@@ -20,10 +21,12 @@ class Frozen(nn.Module):
 
     Args:
         network: the teacher; it is put into eval mode and its parameters stop requiring gradient.
+        taps: the features that are wanted beside its logits.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, taps: Sequence[str] = ()) -> None:
         super().__init__()
+        self.taps = tuple(taps)
         # A tuple hides the network from nn.Module's bookkeeping, which is the point of this class.
         self._held = (network.eval().requires_grad_(False),)
 
@@ -35,7 +38,7 @@ class Frozen(nn.Module):
     def forward(self, inputs: Any) -> Output:
         """Logits (*, c) and features, as ordinary tensors that carry no gradient."""
         with torch.inference_mode():
-            said = as_output(self.network(inputs))
+            said = listen(self.network, inputs, self.taps)
         # Tensors born in inference mode cannot be saved for a backward pass; their copies can.
         return Output(said.logits.clone(), {name: f.clone() for name, f in said.features.items()})
 

@@ -52,7 +52,9 @@ class Trajectory(Ensemble):
                     "run train it, or give an artefact folder with epoch-0000.safetensors and so on"
                 )
         self.snapshots = tuple(tuple(files) for files in snapshots)
-        self.walkers = nn.ModuleList(Frozen(copy.deepcopy(each.network)) for each in teachers)
+        self.walkers = nn.ModuleList(
+            Frozen(copy.deepcopy(each.network), each.taps) for each in teachers
+        )
         self._loaded: list[Path | None] = [None for _ in self.snapshots]
 
     def forward(self, batch: Batch, progress: Progress) -> tuple[Output, ...]:

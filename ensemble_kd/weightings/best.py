@@ -27,10 +27,9 @@ class Best(Weighting):
         ValueError: an accuracy is not in [0, 1].
     """
 
-    needs_accuracies = True
-
     def __init__(self, accuracies: Sequence[float] | None = None) -> None:
         super().__init__()
+        self.needs_accuracies = accuracies is None
         self.accuracies: tuple[float, ...] | None = None
         if accuracies is not None:
             self.measure(accuracies)
@@ -59,7 +58,7 @@ class Best(Weighting):
                 )
             if len(self.accuracies) != len(teachers):
                 raise UserError(
-                    f"accuracies must name one accuracy per teacher, "
+                    f"weighting: accuracies must name one accuracy per teacher, "
                     f"got {len(self.accuracies)} for {len(teachers)} teachers"
                 )
             weights[self.accuracies.index(max(self.accuracies))] = 1

@@ -44,7 +44,7 @@ class Fixed(Weighting):
         """
         if teachers and len(teachers) != len(self.weights):
             raise UserError(
-                f"weights must name one weight per teacher, "
+                f"weighting: weights must name one weight per teacher, "
                 f"got {len(self.weights)} weights for {len(teachers)} teachers"
             )
         weights = self.weights if teachers else ()

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ensemble_kd.errors import UserError
 from ensemble_kd.networks import Cnn, Mlp, MobileNetV2, ResNet, ShuffleNetV2, Vgg, WideResNet
-from ensemble_kd.networks.feature_map import FeatureMap, find_feature_map, with_feature_map
+from ensemble_kd.networks.feature_map import FeatureMap, find_feature_map
+from ensemble_kd.networks.taps import listen
 
 COLOUR = (3, 32, 32)
 NETWORKS: list[tuple[Callable[[], nn.Module], FeatureMap]] = [
@@ -47,7 +48,8 @@ def test_the_last_map_is_what_the_last_convolution_leaves_behind(
     assert find_feature_map(network, COLOUR) == found
     assert find_feature_map(network, COLOUR, found.layer) == found
     with torch.no_grad():
-        said, caught = with_feature_map(network, torch.randn(2, *COLOUR), found.layer)
+        said = listen(network, torch.randn(2, *COLOUR), [found.layer])
+    caught = said.features[found.layer]
     assert caught.ndim == 4
     assert caught.shape[1] == found.channels
     assert (caught >= 0).all()  # after the activation
@@ -67,25 +69,7 @@ def test_the_network_is_left_as_it_was() -> None:
     before = copy.deepcopy(network.state_dict())
     find_feature_map(network, (1, 8, 8))
     assert [module.training for module in network.modules()] == modes
-    with_feature_map(network.eval(), torch.randn(2, 1, 8, 8), "stages")
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-    assert not any(module._forward_hooks for module in network.modules())
-
-
-def test_the_map_is_the_one_on_the_way_to_the_logits() -> None:
-    network = Cnn((1, 8, 8), 10, widths=(4, 6))
-    inputs = torch.randn(3, 1, 8, 8)
-    said, caught = with_feature_map(network, inputs, "stages")
-    rest = network.get_submodule("classifier")(network.get_submodule("pool")(caught))
-    assert torch.equal(said.logits, rest)
-    caught.sum().backward()
-    assert network.get_submodule("stages.0.conv").get_parameter("weight").grad is not None
-
-
-def test_the_hook_goes_when_the_network_fails() -> None:
-    network = Cnn((1, 8, 8), 10, widths=(4, 6))
-    with pytest.raises(RuntimeError):
-        with_feature_map(network, torch.randn(3, 2, 8, 8), "stages")
     assert not any(module._forward_hooks for module in network.modules())
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from ensemble_kd.build import build
 from ensemble_kd.export import constructor_of
 from ensemble_kd.networks import Cnn
-from ensemble_kd.networks.feature_map import with_feature_map
 from ensemble_kd.networks.fused import Fused, Fuser
+from ensemble_kd.networks.taps import listen
 
 Settled = Callable[[nn.Module], nn.Module]
 
@@ -85,7 +85,7 @@ def test_networks_classify_together_by_their_maps() -> None:
     fused = parts().eval()
     inputs = torch.randn(3, 1, 8, 8)
     maps = [
-        with_feature_map(network, inputs, layer)[1]
+        listen(network, inputs, [layer]).features[layer]
         for network, layer in zip(fused.networks, fused.layers, strict=True)
     ]
     assert torch.equal(fused(inputs), fused.fuser(maps))

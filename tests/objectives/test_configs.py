@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ def built(path: Path, **changes: Any) -> dict[str, Term]:
     return dict(instantiate(composed(path, **changes).objective.terms))
 
 
+def said(taps: Sequence[str]) -> Output:
+    """Logits, and a feature map for each tap."""
+    return Output(torch.randn(4, 3), {tap: torch.randn(4, 5, 4, 4) for tap in taps})
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_file_opens_with_what_it_is(path: Path) -> None:
     first, second = path.read_text().splitlines()[:2]
@@ -37,10 +43,12 @@ def test_every_file_opens_with_what_it_is(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_file_gives_losses(path: Path) -> None:
-    logits = torch.randn(2, 4, 3)
     batch = Batch(None, torch.zeros(4, dtype=torch.long), torch.arange(4))
     for term in built(path).values():
-        loss = term(Output(logits[0]), (Output(logits[1]),), torch.ones(1, 4), batch, START)
+        objective = term.objective
+        student, teacher = said(objective.student_taps()), said(objective.teacher_taps(0))
+        objective.meet(student, (teacher,))
+        loss = term(student, (teacher,), torch.ones(1, 4), batch, START)
         assert loss.shape == ()
         assert loss > 0
 

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from ensemble_kd.config import compose
+from ensemble_kd.plan import make_plan
 from ensemble_kd.stage import Stage
 from ensemble_kd.strategies import Assistants
 
@@ -52,3 +56,32 @@ def test_the_student_keeps_its_seed_and_assistants_have_their_own() -> None:
 def test_an_empty_chain_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one network, got an empty list"):
         Assistants([])
+
+
+def test_dropping_sources_replaces_the_weighting_of_every_stage() -> None:
+    last = dataclasses.replace(LAST, strategy={"_target_": "turns", "weighting": {"p": 1}})
+    networks = [{"_target_": "a"}, {"_target_": "b"}]
+    chain = Assistants(networks, dense=True, drop=0.25).stages(last)
+    for stage in chain:
+        assert stage.strategy == {
+            "_target_": "turns",
+            "weighting": {
+                "_target_": "ensemble_kd.weightings.Dropped",
+                "p": 0.75,
+                "seed": stage.seed,
+            },
+        }
+    assert last.strategy == {"_target_": "turns", "weighting": {"p": 1}}
+
+
+@pytest.mark.parametrize("drop", [-0.1, 1.0])
+def test_a_probability_to_drop_is_checked(drop: float) -> None:
+    with pytest.raises(ValueError, match=r"drop must be in \[0, 1\)"):
+        Assistants([{"_target_": "a"}], drop=drop)
+
+
+def test_a_dropping_chain_is_planned_from_the_configuration() -> None:
+    chosen = ["strategy=assistant", "strategy.dense=true", "strategy.drop=0.25"]
+    plan = make_plan(compose([*chosen, "teacher.members=[cnn_tiny]", "control=false"]))
+    taught = [stage for stage in plan.stages if stage.teachers]
+    assert [stage.strategy["weighting"]["p"] for stage in taught] == [0.75, 0.75]  # type: ignore[index]

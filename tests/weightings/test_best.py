@@ -42,3 +42,8 @@ def test_their_number_must_match(situation: Callable[..., Any]) -> None:
 def test_an_accuracy_is_a_share(accuracy: float) -> None:
     with pytest.raises(ValueError, match=r"accuracies must be in \[0, 1\], got"):
         Best([0.5, accuracy])
+
+
+def test_accuracies_are_asked_for_only_where_they_are_not_given() -> None:
+    assert Best().needs_accuracies
+    assert not Best([0.5, 0.6]).needs_accuracies

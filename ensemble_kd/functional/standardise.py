@@ -1,0 +1,30 @@
+"""Logits without their own mean and size."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ensemble_kd.functional.divergences import wide
+
+EPSILON = 1e-7
+"""Standard deviation up to which logits count as all the same."""
+
+
+def standardise(logits: Tensor) -> Tensor:
+    """(z - mean(z)) / std(z) over the classes, std being that of the population (1 / c).
+
+    Args:
+        logits: (*, c).
+
+    Returns:
+        (*, c) in float32 or wider with mean zero and standard deviation one; zeros, with zero
+        gradient, where all logits are the same.
+    """
+    values = wide(logits)
+    # Large equal logits would have a mean that differs from them by rounding.
+    values = values - values.detach().amax(dim=-1, keepdim=True)
+    centred = values - values.mean(dim=-1, keepdim=True)
+    variance = centred.square().mean(dim=-1, keepdim=True)
+    varies = variance > EPSILON**2
+    return torch.where(varies, centred / torch.where(varies, variance, 1.0).sqrt(), 0.0)

@@ -1,0 +1,153 @@
+"""Trying a stage out before anything is trained or written."""
+
+from __future__ import annotations
+
+import copy
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ensemble_kd.build import build
+from ensemble_kd.descent import Descent
+from ensemble_kd.errors import UserError
+from ensemble_kd.networks.taps import listen
+from ensemble_kd.stage import Stage, derived_seed
+from ensemble_kd.strategies.strategy import Strategy
+from ensemble_kd.teachers import Ensemble
+from ensemble_kd.training import Learner, frozen, objectives, quiet_seed, weightings
+from ensemble_kd.types import Batch, Progress, as_output
+
+REHEARSED = 8
+"""Samples of the batch with which a stage is tried out."""
+
+LATE = Progress(step=2**31, epoch=2**20, fraction=1.0)
+"""The end of a stage, when every ramp and burn-in is over."""
+
+
+def acquaint(stage: Stage, learner: Learner, teachers: Ensemble, batch: Batch) -> None:
+    """Let the objectives of a stage see the features that they will compare.
+
+    Args:
+        stage: the stage.
+        learner: its student and strategy; its objectives get what depends on sizes.
+        teachers: the networks that teach it, trained or not yet.
+        batch: any batch; only shapes matter.
+
+    Raises:
+        UserError: a layer is not there, or features cannot be compared.
+    """
+    asking = [each for each in objectives(learner.strategy) if each.student_taps()]
+    if not asking:
+        return
+    few = _few(batch)
+    student = copy.deepcopy(learner.student).eval()
+    with torch.no_grad(), quiet_seed(derived_seed(stage.seed, "acquaint")):
+        said = teachers(few, Progress(0, 0, 0.0))
+        try:
+            for objective in asking:
+                objective.meet(listen(student, few.inputs, objective.student_taps()), said)
+        except ValueError as failure:
+            raise UserError(f"stage {stage.name}: objective: {failure}") from failure
+
+
+def _few(batch: Batch) -> Batch:
+    few: Batch = pytree.tree_map(
+        lambda part: part[:REHEARSED] if isinstance(part, Tensor) else part, batch
+    )
+    return few
+
+
+def rehearse(
+    stage: Stage,
+    learner: Learner,
+    teachers: Mapping[str, nn.Module],
+    batch: Batch,
+    classes: int,
+    allow: Sequence[str] = (),
+) -> None:
+    """Play one small batch through copies of everything, as at the start and as at the end.
+
+    Args:
+        stage: the stage.
+        learner: its student and strategy; they are not changed.
+        teachers: the networks that will teach it, by name, trained or not yet.
+        batch: a training batch; a few samples of it are used.
+        classes: number of classes of the data.
+        allow: packages beside this project's that nodes may name.
+
+    Raises:
+        UserError: whatever goes wrong, in one line that names the stage.
+    """
+    few = _few(batch)
+    descents: dict[str, Descent] = build(stage.optimizers, "optimizer", allow)
+    student, strategy = copy.deepcopy((learner.student, learner.strategy))
+    own = {stage.reported(name): part for name, part in strategy.predictors(student).items()}
+    networks = {**teachers, **own}
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, network in networks.items():
+            said = _said(stage, name, network, few)
+            if said.logits.shape[-1] != classes:
+                raise UserError(
+                    f"{name}: expected {classes} classes as in the data, got a network that "
+                    f"answers {said.logits.shape[-1]}"
+                )
+        ensemble = Ensemble(frozen(strategy, copy.deepcopy(list(teachers.values()))))
+        for weighting in weightings(strategy):
+            if weighting.needs_labels and batch.mask is not None:
+                raise UserError(
+                    f"weighting: {type(weighting).__name__} needs a label for every sample, and "
+                    "some of the data has none: choose another weighting, or data.labelled=null"
+                )
+            if weighting.needs_accuracies:
+                weighting.measure([1.0] * len(teachers))
+        try:
+            _check_players(stage, strategy, student)
+            strategy.begin(student, ensemble)
+            for progress in (Progress(0, 0, 0.0), LATE):
+                for turn in strategy.turns(student, ensemble, few, progress):
+                    loss = torch.stack(list(turn.terms.values())).sum()
+                    if not torch.isfinite(loss):
+                        raise UserError(
+                            f"stage {stage.name}: the loss of {turn.player!r} is {loss.item()} "
+                            "on the first samples: look at the data, the teachers' weights and "
+                            "the objective"
+                        )
+                    loss.backward()
+            for player, parameters in strategy.players(student).items():
+                descents.get(player, descents["default"]).start(parameters, total_steps=2)
+        except UserError:
+            raise
+        except (ValueError, RuntimeError, TypeError, IndexError, KeyError) as failure:
+            reason = " ".join(str(failure).split())
+            raise UserError(f"stage {stage.name}: {reason}") from failure
+
+
+def _check_players(stage: Stage, strategy: Strategy, student: nn.Module) -> None:
+    """With several players the module descends itself, without these services of the trainer."""
+    players = strategy.players(student)
+    if len(players) == 1:
+        return
+    for key, off in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
+        value = stage.trainer.get(key, off)
+        if value not in (off, None):
+            raise UserError(
+                f"trainer.{key}: expected {'null' if off is None else off} for a strategy with "
+                f"{len(players)} players, got {value}; optimizer.clip clips each of them"
+            )
+
+
+def _said(stage: Stage, name: str, network: nn.Module, batch: Batch) -> Any:
+    try:
+        with torch.no_grad():
+            return as_output(copy.deepcopy(network).train()(batch.inputs))
+    except (ValueError, RuntimeError, TypeError) as failure:
+        inputs = batch.inputs
+        kind = f"shape {tuple(inputs.shape[1:])}" if isinstance(inputs, Tensor) else "this data"
+        reason = textwrap.shorten(str(failure), 200, placeholder=" ...")
+        raise UserError(f"{name}: the network fails on samples of {kind}: {reason}") from failure
