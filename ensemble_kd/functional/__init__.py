@@ -27,6 +27,7 @@ from ensemble_kd.functional.merging import (
 )
 from ensemble_kd.functional.min_norm import min_norm_weights
 from ensemble_kd.functional.standardise import standardise
+from ensemble_kd.functional.unit import unit
 from ensemble_kd.functional.weights import complement, normalise, spread
 
 __all__ = [
@@ -56,5 +57,6 @@ __all__ = [
     "standardise",
     "teachers_logits",
     "total_variation_of_logs",
+    "unit",
     "wide",
 ]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ensemble_kd.functional import wide
+from ensemble_kd.functional import unit, wide
 from ensemble_kd.objectives.comparison import Comparison
 
 
@@ -48,16 +47,10 @@ class _Attention(nn.Module):
         if own.ndim == 3 and own.shape != other.shape:
             size = min(own.shape[-2], other.shape[-2]), min(own.shape[-1], other.shape[-1])
             own, other = F.adaptive_avg_pool2d(own, size), F.adaptive_avg_pool2d(other, size)
-        difference = _unit(own.flatten(1)) - _unit(other.flatten(1))
+        difference = unit(own.flatten(1)) - unit(other.flatten(1))
         return difference.square().mean(dim=1)
 
 
 def _attention(feature: Tensor) -> Tensor:
     """(b, h, w) of a map, (b, l) of a sequence."""
     return wide(feature).square().mean(dim=1 if feature.ndim == 4 else 2)
-
-
-def _unit(x: Tensor) -> Tensor:
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    # Not a small number in the denominator: zero would get a gradient as large as its inverse.
-    return x / torch.where(norm > 0, norm, 1.0)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ensemble_kd.functional import wide
+from ensemble_kd.functional import unit, wide
 from ensemble_kd.objectives.comparison import Comparison
 
 
@@ -65,9 +65,7 @@ class _Congruence(nn.Module):
     def _kernel(self, feature: Tensor) -> Tensor:
         """(b, b) kernel values of all pairs of samples."""
         rows = wide(feature).reshape(len(feature), -1)
-        norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-        # Not a small number in the denominator: zero would get a gradient as large as its inverse.
-        rows = rows / torch.where(norm > 0, norm, 1.0)
+        rows = unit(rows)
         cosines = rows @ rows.mT
         value = torch.zeros_like(cosines)
         for factor in reversed(self.factors):

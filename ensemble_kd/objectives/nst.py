@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ensemble_kd.functional import wide
+from ensemble_kd.functional import unit, wide
 from ensemble_kd.objectives.comparison import Comparison
 
 
@@ -56,9 +56,7 @@ class _Discrepancy(nn.Module):
 def _channels(feature: Tensor) -> Tensor:
     """(b, d, places) with rows of unit length."""
     rows = feature.flatten(2) if feature.ndim == 4 else feature.mT
-    norm = torch.linalg.vector_norm(rows, dim=2, keepdim=True)
-    # Not a small number in the denominator: zero would get a gradient as large as its inverse.
-    return rows / torch.where(norm > 0, norm, 1.0)
+    return unit(rows)
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ensemble_kd.functional import kl_of_logs, wide
+from ensemble_kd.functional import kl_of_logs, unit, wide
 from ensemble_kd.objectives.comparison import Comparison
 
 SMALLEST = 1e-7
@@ -43,9 +43,7 @@ class _Neighbours(nn.Module):
 def _neighbours(feature: Tensor) -> Tensor:
     """(b, b - 1) log-probabilities of the others, for each sample."""
     rows = wide(feature).reshape(len(feature), -1)
-    norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    # Not a small number in the denominator: zero would get a gradient as large as its inverse.
-    rows = rows / torch.where(norm > 0, norm, 1.0)
+    rows = unit(rows)
     affinity = ((rows @ rows.mT + 1) / 2).clamp(min=SMALLEST)
     return _others(affinity).log().log_softmax(dim=1)
 

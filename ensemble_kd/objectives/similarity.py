@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ensemble_kd.functional import wide
+from ensemble_kd.functional import unit, wide
 from ensemble_kd.objectives.comparison import Comparison
 
 
@@ -40,6 +40,4 @@ def _likeness(feature: Tensor) -> Tensor:
     """(b, b) inner products with rows of unit length."""
     rows = wide(feature).reshape(len(feature), -1)
     products = rows @ rows.mT
-    norm = torch.linalg.vector_norm(products, dim=1, keepdim=True)
-    # Not a small number in the denominator: zero would get a gradient as large as its inverse.
-    return products / torch.where(norm > 0, norm, 1.0)
+    return unit(products)
