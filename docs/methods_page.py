@@ -12,7 +12,7 @@ import csv
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ensemble_kd.build import locate
-from ensemble_kd.config import compose
+from ensemble_kd.build import build, locate
+from ensemble_kd.config import compose, plain
 from ensemble_kd.groups import options
+from ensemble_kd.objectives import Matched, Objective
 from ensemble_kd.paths import conf_dir
 from ensemble_kd.plan import Plan, make_plan
 from ensemble_kd.stage import Stage
@@ -70,7 +71,7 @@ def page() -> str:
             ", ".join(needs(plan)) or "-",
             measured.get(f"strategy={name}", "-"),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(row(cells))
         details += ["", f"### {name}", "", *documented(class_of(config))]
     lines += [
         "",
@@ -98,9 +99,38 @@ def page() -> str:
             ", ".join(what for what, wanted in asked.items() if wanted) or "-",
             measured.get("strategy=parallel" if name == DEFAULT else f"weighting={name}", "-"),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(row(cells))
         details += ["", f"### weighting {name}", "", *documented(kind)]
+    lines += [
+        "",
+        "## Objectives",
+        "",
+        "| `objective=` | what it is | terms | features |",
+        "|---|---|---|---|",
+    ]
+    for name, comment in groups["objective"].items():
+        terms = build(plain(compose([f"objective={name}"]).objective.terms, name), "objective")
+        kinds = [type(inner(term.objective)) for term in terms.values()]
+        tapped = any(term.objective.student_taps() for term in terms.values())
+        cells = [
+            f"[`{name}`](#objective-{name})",
+            comment,
+            ", ".join(f"{term}: {kind.__name__}" for term, kind in zip(terms, kinds, strict=True)),
+            "yes" if tapped else "-",
+        ]
+        lines.append(row(cells))
+        details += ["", f"### objective {name}", "", *documented(kinds[-1])]
     return "\n".join([*lines, "", "## Sources and deviations", *details]) + "\n"
+
+
+def row(cells: Sequence[str]) -> str:
+    """A row of a table."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def inner(objective: Objective) -> Any:
+    """What documents an objective: of features, the way in which they are compared."""
+    return objective.comparison if isinstance(objective, Matched) else objective
 
 
 DEFAULT = "uniform"

@@ -36,6 +36,7 @@ def test_every_method_has_a_row_and_a_section() -> None:
     for name in groups["strategy"]:
         assert f"\n| [`{name}`](#{name}) |" in page
         assert f"\n### {name}\n" in page
-    for name in groups["weighting"]:
-        assert f"\n| [`{name}`](#weighting-{name}) |" in page
-        assert f"\n### weighting {name}\n" in page
+    for group in ("weighting", "objective"):
+        for name in groups[group]:
+            assert f"\n| [`{name}`](#{group}-{name}) |" in page
+            assert f"\n### {group} {name}\n" in page
