@@ -163,9 +163,9 @@ def peak_memory(way: str, arguments: argparse.Namespace) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batches", type=int, default=20, help="steps of one epoch")
-    parser.add_argument("--size", type=int, default=128, help="samples of one batch")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--batches", type=int, default=10, help="steps of one epoch")
+    parser.add_argument("--size", type=int, default=64, help="samples of one batch")
     parser.add_argument("--only", choices=list(WAYS), help="one way, and its peak memory")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")

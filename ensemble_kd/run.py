@@ -92,8 +92,11 @@ def evaluated(plan: Plan, config: DictConfig, products: Mapping[str, Product]) -
         (name, "ensemble") for name in predictors if "ensemble" in predictors and name != "ensemble"
     ]
     evaluation: Evaluation = build(plain(config.evaluation, "evaluation"), "evaluation", plan.allow)
-    val = evaluation.measure(predictors, plan.data.val_dataloader(), plan.classes, pairs)
-    test = evaluation.measure(predictors, plan.data.test_dataloader(), plan.classes, pairs)
+    on_card = config.trainer.get("accelerator") in ("gpu", "cuda")
+    val, test = (
+        evaluation.measure(predictors, loader, plan.classes, pairs, "cuda" if on_card else "cpu")
+        for loader in (plan.data.val_dataloader(), plan.data.test_dataloader())
+    )
     some = next(iter(plan.data.test_dataloader())).inputs
     return compile_results(
         seed=config.seed,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_kd.errors import UserError
+from ensemble_kd.networks.cut import resting
 
 
 def layer_shapes(network: nn.Module, inputs: Sequence[int]) -> list[tuple[str, tuple[int, ...]]]:
@@ -34,11 +35,10 @@ def layer_shapes(network: nn.Module, inputs: Sequence[int]) -> list[tuple[str, t
         for name, module in network.named_modules()
         if name
     ]
-    modes = [(module, module.training) for module in network.modules()]
     like = next(network.parameters(), torch.zeros(()))
     try:
-        with torch.no_grad():
-            network.eval()(torch.zeros(2, *inputs, dtype=like.dtype, device=like.device))
+        with torch.no_grad(), resting(network):
+            network(torch.zeros(2, *inputs, dtype=like.dtype, device=like.device))
     except (RuntimeError, TypeError, ValueError) as failure:
         raise UserError(
             f"{type(network).__name__} fails on samples of shape {tuple(inputs)}: "
@@ -47,6 +47,4 @@ def layer_shapes(network: nn.Module, inputs: Sequence[int]) -> list[tuple[str, t
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in modes:
-            module.training = training
     return ended

@@ -26,7 +26,8 @@ class Mutual(Strategy):
     network sees what the others say after their update. ``simultaneous`` takes all gradients from
     one forward pass, as the authors' code does; since the targets are detached and the networks
     disjoint, one optimiser over all of them is the same as one for each, and it saves the
-    repeated passes.
+    repeated passes. In ``sequential`` each network sees a batch before and after its step, so
+    the statistics of its BatchNorm are updated twice.
 
     Args:
         peers: the networks beside the student; at least one; architectures may differ.
