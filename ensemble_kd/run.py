@@ -68,7 +68,7 @@ def carry_out(plan: Plan, config: DictConfig, folder: Path) -> Result:
     engine = Engine(plan, Store(Path(config.paths.store)), folder, plain(config.logger, "logger"))
     products = engine.products()
     results = evaluated(plan, config, products)
-    results["export"] = delivered(products["student"], plan, folder)
+    results["export"] = delivered(products["student"], plan, folder, config.report.onnx)
     gather_curves(products, folder)
     write_results(results, folder / RESULTS)
     report(results, config, folder)
@@ -156,12 +156,15 @@ def described(data: Any) -> dict[str, Any]:
     }
 
 
-def delivered(product: Product, plan: Plan, folder: Path) -> dict[str, float | str]:
+def delivered(
+    product: Product, plan: Plan, folder: Path, onnx: bool = True
+) -> dict[str, float | str]:
     """Write ``student/``: the artefact and its ONNX form, checked against the eager network.
 
     Returns:
         The largest difference of a logit between the two forms; or, for a network that ONNX cannot
-        express, why there is no second form: that is no reason to lose a run.
+        express, why there is no second form: that is no reason to lose a run. Nothing when that
+        form was not asked for.
     """
     target = folder / "student"
     unfinished = folder / ".student"
@@ -175,12 +178,13 @@ def delivered(product: Product, plan: Plan, folder: Path) -> dict[str, float | s
         unfinished, network, constructor_node(product.stage, product.learner), provenance
     )
     some = next(iter(plan.data.test_dataloader())).inputs
-    said: dict[str, float | str]
+    said: dict[str, float | str] = {}
     try:
-        exported = export_onnx(network, some, unfinished / "student.onnx")
-        said = {"onnx_max_difference": exported.max_difference}
+        if onnx:
+            exported = export_onnx(network, some, unfinished / "student.onnx")
+            said["onnx_max_difference"] = exported.max_difference
     except UserError as failure:
-        said = {"onnx_failure": str(failure)}
+        said["onnx_failure"] = str(failure)
         print(f"warning: no student.onnx: {failure}", file=sys.stderr)
     # Only a run that was cut off before its results can have left one here.
     shutil.rmtree(target, ignore_errors=True)

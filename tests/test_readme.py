@@ -56,7 +56,7 @@ def run_commands(text: str, command: Callable[..., int]) -> None:
             continue
         assert words[:3] == ["python", "-m", "ensemble_kd"], line
         asked = [word for word in words[3:] if not word.startswith("epochs=")]
-        small = [*SMALL, "report.plots=false"]
+        small = [*SMALL, "report.plots=false", "report.onnx=false"]
         small += ["hydra.sweeper.params.seed=0"] * ("sweep=temperatures" in words)
         one_seed = [re.sub(r"^(seed=\d+)(,\d+)+$", r"\1", word) for word in asked]
         assert command(*one_seed, *small) == 0, line

@@ -18,6 +18,7 @@ import ensemble_kd
 from ensemble_kd.report.curves import read_points
 
 QUICK = ("epochs=2", "teacher.members=[cnn_tiny,cnn_tiny]", "hydra.run.dir=run")
+BARE = ("report.plots=false", "report.onnx=false")
 Command = Callable[..., int]
 
 
@@ -104,8 +105,8 @@ def test_the_delivered_student_is_the_one_that_was_measured(command: Command) ->
 
 
 def test_a_second_run_takes_every_stage_from_the_store(command: Command) -> None:
-    assert command(*QUICK, "strategy=mutual") == 0
-    assert command(*QUICK, "strategy=mutual", "hydra.run.dir=again") == 0
+    assert command(*BARE, *QUICK, "strategy=mutual") == 0
+    assert command(*BARE, *QUICK, "strategy=mutual", "hydra.run.dir=again") == 0
     first, second = results(), results("again")
     assert all(stage["reused"] for stage in second["stages"])
     for name, entry in first["predictors"].items():
@@ -117,8 +118,8 @@ def test_a_second_run_takes_every_stage_from_the_store(command: Command) -> None
 
 
 def test_the_same_seed_gives_a_bit_identical_student(command: Command) -> None:
-    assert command(*QUICK, "paths.store=one") == 0
-    assert command(*QUICK, "paths.store=two", "hydra.run.dir=again") == 0
+    assert command(*BARE, *QUICK, "paths.store=one") == 0
+    assert command(*BARE, *QUICK, "paths.store=two", "hydra.run.dir=again") == 0
     one, other = (Path(run, "student/weights.safetensors").read_bytes() for run in ("run", "again"))
     assert one == other
     assert not any(stage["reused"] for stage in results("again")["stages"])
@@ -127,11 +128,11 @@ def test_the_same_seed_gives_a_bit_identical_student(command: Command) -> None:
 def test_a_damaged_teacher_is_set_aside_and_trained_again(
     command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(*QUICK) == 0
+    assert command(*BARE, *QUICK) == 0
     digest = results()["stages"][0]["digest"]
     weights = Path("outputs/store", digest[:32], "weights.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    assert command(*QUICK, "hydra.run.dir=again") == 0
+    assert command(*BARE, *QUICK, "hydra.run.dir=again") == 0
     assert "set aside" in capsys.readouterr().err
     reused = {stage["name"]: stage["reused"] for stage in results("again")["stages"]}
     assert reused == {"teacher/0": False, "teacher/1": True, "student": True, "control": True}
@@ -149,7 +150,7 @@ def test_a_trained_student_can_teach_another_run(command: Command) -> None:
 
 
 def test_the_best_epoch_can_be_selected_on_validation(command: Command) -> None:
-    assert command(*QUICK, "epochs=6", "select=best", "control=false") == 0
+    assert command(*BARE, *QUICK, "epochs=6", "select=best", "control=false") == 0
     curve = [
         point.value
         for point in read_points(Path("run/curves.csv"))
@@ -206,9 +207,9 @@ def test_bad_input_is_one_line_status_two_and_nothing_written(
 def test_a_finished_run_is_not_written_over(
     command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(*QUICK) == 0
+    assert command(*BARE, *QUICK) == 0
     before = {name: Path("run", name).read_bytes() for name in files(Path("run"))}
-    assert command(*QUICK, "seed=1") == 2
+    assert command(*BARE, *QUICK, "seed=1") == 2
     assert "results.json" in capsys.readouterr().err
     assert before == {name: Path("run", name).read_bytes() for name in files(Path("run"))}
 
@@ -217,7 +218,7 @@ def test_a_sweep_shares_teachers_and_ends_with_a_table(
     command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep = ("--multirun", "strategy=parallel,assistant", "seed=0,1", "hydra.sweep.dir=sweep")
-    assert command(*QUICK[:2], *sweep) == 0
+    assert command(*QUICK[:2], *BARE, *sweep) == 0
     jobs = [results(f"sweep/{number}") for number in range(4)]
     trained = [stage["digest"] for job in jobs for stage in job["stages"] if not stage["reused"]]
     assert len(trained) == len(set(trained))

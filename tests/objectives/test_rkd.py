@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ensemble_kd.objectives import Rkd
 
+Pair = Callable[..., tuple[Tensor, Tensor]]
 SHAPES: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((4, 6, 6), (5, 3, 4)),
     ((4, 3, 3), (4, 3, 3)),
@@ -18,14 +20,6 @@ SHAPES: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((3, 4), (5, 7)),
     ((2, 3, 3), (9,)),
 ]
-
-
-def pair(
-    b: int, own: tuple[int, ...], other: tuple[int, ...], dtype: torch.dtype = torch.float64
-) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(b)
-    student = torch.randn(b, *own, generator=generator, dtype=dtype)
-    return student, torch.randn(b, *other, generator=generator, dtype=dtype)
 
 
 def reference_huber(a: float, b: float) -> float:
@@ -71,7 +65,7 @@ def reference_rkd(student: Tensor, teacher: Tensor, distance: float, angle: floa
 @pytest.mark.parametrize("b", [1, 2, 5])
 @pytest.mark.parametrize(("distance", "angle"), [(25.0, 50.0), (1.0, 0.0), (0.0, 2.0)])
 def test_it_is_the_papers_equation(
-    b: int, own: tuple[int, ...], other: tuple[int, ...], distance: float, angle: float
+    pair: Pair, b: int, own: tuple[int, ...], other: tuple[int, ...], distance: float, angle: float
 ) -> None:
     student, teacher = pair(b, own, other)
     values = Rkd(distance, angle).between(student, teacher)(student, teacher)
@@ -90,7 +84,7 @@ def test_a_difference_of_more_than_one_counts_linearly() -> None:
     assert values.tolist() == pytest.approx(reference_rkd(student, teacher, 25.0, 50.0))
 
 
-def test_a_shifted_rotated_and_scaled_copy_is_as_good_as_the_feature() -> None:
+def test_a_shifted_rotated_and_scaled_copy_is_as_good_as_the_feature(pair: Pair) -> None:
     student, other = pair(5, (7,), (7, 7))
     rotation, _ = torch.linalg.qr(other[0])
     module = Rkd().between(student, student)
@@ -100,7 +94,7 @@ def test_a_shifted_rotated_and_scaled_copy_is_as_good_as_the_feature() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
-def test_a_batch_in_one_place_has_distances_of_zero(scale: float) -> None:
+def test_a_batch_in_one_place_has_distances_of_zero(pair: Pair, scale: float) -> None:
     student, teacher = pair(5, (7,), (7,))
     collapsed = (scale * student[:1]).expand(5, 7)
     values = Rkd().between(student, teacher)(collapsed, teacher)
@@ -117,61 +111,3 @@ def test_a_batch_in_one_place_has_distances_of_zero(scale: float) -> None:
 def test_arguments_out_of_range(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Rkd(**arguments)
-
-
-@pytest.mark.parametrize(("own", "other"), SHAPES)
-def test_the_student_receives_gradient_and_the_teacher_none(
-    own: tuple[int, ...], other: tuple[int, ...]
-) -> None:
-    student, teacher = pair(5, own, other)
-    module = Rkd().between(student, teacher).double()
-    student.requires_grad_()
-    teacher.requires_grad_()
-    module(student, teacher).sum().backward()
-    assert student.grad is not None
-    assert (student.grad != 0).any()
-    assert teacher.grad is None
-    assert torch.autograd.gradcheck(lambda x: module(x, teacher.detach()), student)
-
-
-def spoilt(feature: Tensor, kind: str) -> Tensor:
-    """A feature as it may be when a network has gone astray, or a batch is drawn unluckily."""
-    kinds = {
-        "zeros": torch.zeros_like(feature),
-        "constant": torch.full_like(feature, 0.7),
-        "huge": 1e4 * feature,
-        "zero sample": torch.cat([torch.zeros_like(feature[:1]), feature[1:]]),
-        "equal samples": torch.cat([feature[:1], feature[:1], feature[2:]])[: len(feature)],
-    }
-    return kinds[kind]
-
-
-@pytest.mark.parametrize("kind", ["zeros", "constant", "huge", "zero sample", "equal samples"])
-@pytest.mark.parametrize("b", [1, 2, 5])
-@pytest.mark.parametrize(("own", "other"), [SHAPES[0], SHAPES[-1]])
-def test_values_and_gradients_stay_finite_and_modest(
-    own: tuple[int, ...], other: tuple[int, ...], b: int, kind: str
-) -> None:
-    plain = pair(b, own, other, torch.float32)
-    odd = [spoilt(feature, kind) for feature in plain]
-    for student, teacher in ((odd[0], plain[1]), (plain[0], odd[1]), (odd[0], odd[1])):
-        module = Rkd().between(student, teacher)
-        student = student.clone().requires_grad_()
-        values = module(student, teacher)
-        assert values.shape == (b,)
-        assert torch.isfinite(values).all()
-        values.sum().backward()
-        assert student.grad is not None
-        assert (student.grad.abs() < 1e6).all()  # and no NaN
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_compared_in_single(dtype: torch.dtype) -> None:
-    student, teacher = (300 * x.to(dtype) for x in pair(5, *SHAPES[0]))
-    module = Rkd().between(student, teacher)
-    values = module(student, teacher)
-    assert values.dtype == torch.float32
-    assert torch.isfinite(values).all()
-    assert torch.equal(values, module(student.float(), teacher.float()))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(module(student, teacher), values)
