@@ -63,7 +63,7 @@ class Answers:
             self._record(name, teacher, stage, recurring, digests, progress)
             for name, teacher in zip(stage.teachers, members, strict=True)
         ]
-        if any(kept):
+        if any(each is not None for each in kept):
             return Cached(members, kept, exact=self.keeping.inexact() is None)
         tapped = any(teacher.taps for teacher in members)
         if self.plan.runtime == "plain" or not members or tapped:
