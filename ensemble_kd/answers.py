@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import cast
+from typing import Any, Literal
 
-from ensemble_kd.cache import Shelf
-from ensemble_kd.data import Recurring
+from torch import nn
+
+from ensemble_kd.cache import Float32, Format
 from ensemble_kd.plan import Plan
+from ensemble_kd.precision import SINGLE
+from ensemble_kd.recall import Device, Inquiry, Recall
 from ensemble_kd.report.progress import StageProgress
-from ensemble_kd.report.results import versions
-from ensemble_kd.stage import Stage, training_code_digest
-from ensemble_kd.teachers import (
-    Cached,
-    Ensemble,
-    Frozen,
-    Keeping,
-    Kept,
-    Quick,
-    kept_in_memory,
-    kept_on_disk,
-)
+from ensemble_kd.stage import Stage
+from ensemble_kd.teachers import Cached, Ensemble, Frozen, Keeping, Kept, Quick
 from ensemble_kd.training import on_card
-
-OUTPUTS = "outputs"
-"""Folder of the store in which outputs of teachers are kept."""
 
 
 class Answers:
@@ -41,8 +31,7 @@ class Answers:
     def __init__(self, plan: Plan, keeping: Keeping, root: Path) -> None:
         self.plan = plan
         self.keeping = keeping
-        self.shelf = Shelf(root / OUTPUTS)
-        self._kept: dict[str, Kept] = {}
+        self.recall = Recall(root if keeping.where == "disk" else None, self._live)
 
     def of(
         self, stage: Stage, ensemble: Ensemble, digests: Mapping[str, str], progress: StageProgress
@@ -53,56 +42,96 @@ class Answers:
             stage: what is trained.
             ensemble: its teachers, live.
             digests: of all networks of the run, by name.
-            progress: hears what was done.
-        """
-        if stage.ensemble is not None:
-            return ensemble
-        data, members = self.plan.data, [cast(Frozen, member) for member in ensemble.members]
-        recurring = data.recurring() if hasattr(data, "recurring") else None
-        kept: list[Kept | None] = [
-            self._record(name, teacher, stage, recurring, digests, progress)
-            for name, teacher in zip(stage.teachers, members, strict=True)
-        ]
-        if any(each is not None for each in kept):
-            return Cached(members, kept, exact=self.keeping.inexact() is None)
-        tapped = any(teacher.taps for teacher in members)
-        if self.plan.runtime == "plain" or not members or tapped:
-            return ensemble
-        return Quick(members, self.plan.runtime, progress.announced)
+            progress: hears what is done.
 
-    def _record(
+        Raises:
+            UserError: there is no room for what is to be kept, or it cannot be written or read.
+        """
+        members = ensemble.teachers
+        if stage.ensemble is not None or not members:
+            return ensemble
+        precision, device = stage.trainer.get("precision", SINGLE), _device(on_card(stage.trainer))
+        asked = self._inquiry("train", str(precision), device, self.keeping.format)
+        kept = [] if asked is None else [self._wanted(e, asked, stage.epochs) for e in members]
+        if asked is None or not any(kept):
+            return self._live(members, progress, _batches(self.plan.data, stage.epochs))
+        named = zip(stage.teachers, members, kept, strict=True)
+        chosen = {name: teacher for name, teacher, wanted in named if wanted}
+        known = self.recall.of(chosen, digests, asked, progress)
+        exact = self.keeping.inexact() is None
+        return Cached(members, [known.get(name) for name in stage.teachers], exact)
+
+    def on(
         self,
-        name: str,
-        teacher: Frozen,
-        stage: Stage,
-        recurring: Recurring | None,
+        split: Literal["val", "test"],
+        teachers: Mapping[str, nn.Module],
         digests: Mapping[str, str],
+        device: Device,
         progress: StageProgress,
-    ) -> Kept | None:
-        """What a teacher says of the recurring inputs; None if it is to answer live."""
-        classes = self.plan.classes if teacher.space is None else len(teacher.space.entries)
-        if recurring is None or teacher.taps:  # features are not kept
+    ) -> dict[str, Kept]:
+        """What teachers say of a held-out split, as it is evaluated; none unless kept on disk.
+
+        Answers are kept to the last bit, whatever the format of those of the training.
+
+        Args:
+            split: of the data.
+            teachers: by name, in the classes of the data.
+            digests: of them, by name.
+            device: where to compute.
+            progress: hears what is done.
+
+        Raises:
+            UserError: there is no room for what is to be kept, or it cannot be written or read.
+        """
+        asked = self._inquiry(split, SINGLE, device, Float32())
+        if asked is None or self.keeping.where != "disk":
+            return {}
+        frozen = {name: Frozen(network) for name, network in teachers.items()}
+        known = self.recall.of(frozen, digests, asked, progress)
+        return {name: each.logits for name, each in known.items()}
+
+    def _inquiry(
+        self, split: Literal["train", "val", "test"], precision: str, device: Device, format: Format
+    ) -> Inquiry | None:
+        """What is asked of teachers; None where nothing is kept, or the inputs do not recur."""
+        data = self.plan.data
+        if self.keeping.where == "off" or not hasattr(data, "recurring"):
             return None
-        if not self.keeping.wanted(recurring, classes, stage.epochs):
+        recurring = data.recurring(split)
+        if recurring is None:
             return None
-        if name not in self._kept:
-            started = time.perf_counter()
-            device = "cuda" if on_card(stage.trainer) else "cpu"
-            teacher.to(device)
-            size = self.plan.data.batch_size
-            if self.keeping.where == "disk":
-                described = {
-                    "teacher": digests[name],
-                    "data": self.plan.data.digest,
-                    "code": training_code_digest(),
-                    "versions": versions(),
-                }
-                format = self.keeping.format
-                self._kept[name] = kept_on_disk(
-                    self.shelf, described, teacher, recurring, size, classes, format, device
-                )
-            else:
-                self._kept[name] = kept_in_memory(teacher, recurring, size, classes, device)
-            seconds = time.perf_counter() - started
-            progress.kept(name, recurring.views, len(recurring.index), seconds)
-        return self._kept[name]
+        fast = self.plan.runtime == "fast"
+        return Inquiry(
+            split, data.digest, recurring, data.batch_size, precision, device, fast, format
+        )
+
+    def _live(
+        self, members: Sequence[Frozen], progress: StageProgress, batches: int | None
+    ) -> Ensemble:
+        """Teachers that answer live, as fast as they may, for so many batches."""
+        runtime = self.plan.runtime
+        if runtime != "plain" and any(teacher.taps for teacher in members):
+            if runtime != "auto":
+                progress.announced("runtime plain: their features are compared")
+            return Ensemble(members)
+        if runtime == "plain":
+            return Ensemble(members)
+        if runtime == "auto":
+            return Quick(members, "exact", progress.announced, batches)
+        return Quick(members, runtime, progress.announced)
+
+    def _wanted(self, teacher: Frozen, asked: Inquiry, epochs: int) -> bool:
+        # How large an answer is matters for ``auto`` only, and teachers are not asked for nothing.
+        numbers = asked.numbers(teacher) if self.keeping.where == "auto" else 0
+        return self.keeping.wanted(asked.recurring, numbers, epochs)
+
+
+def _device(on_card: bool) -> Device:
+    return "cuda" if on_card else "cpu"
+
+
+def _batches(data: Any, epochs: int) -> int | None:
+    """How many training batches a stage has; None where the data does not say."""
+    with suppress(TypeError, NotImplementedError):
+        return epochs * len(data.train_dataloader())
+    return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pytorch_lightning import Callback
 from torch import nn
@@ -16,13 +17,14 @@ from ensemble_kd.callbacks import Snapshots
 from ensemble_kd.data import seen_by
 from ensemble_kd.export import constructor_of, count_parameters
 from ensemble_kd.plan import Plan
+from ensemble_kd.recall import Device
 from ensemble_kd.rehearsal import acquaint
 from ensemble_kd.report.progress import StageProgress
 from ensemble_kd.report.recording import Curves
 from ensemble_kd.report.results import versions
 from ensemble_kd.stage import Given, Stage
 from ensemble_kd.store import Store
-from ensemble_kd.teachers import Ensemble, Keeping, translated
+from ensemble_kd.teachers import Ensemble, Keeping, Kept, translated
 from ensemble_kd.training import Learner, assemble, frozen, train
 
 CURVES = "curves.csv"
@@ -102,6 +104,19 @@ class Engine:
             self._digests[stage.name] = product.artefact.digest
             self._folders[stage.name] = product.artefact.folder
         return done
+
+    def kept(
+        self, split: Literal["val", "test"], predictors: Mapping[str, nn.Module], device: Device
+    ) -> dict[str, Kept]:
+        """What the teachers among some predictors say of a split; none unless kept on disk.
+
+        Raises:
+            UserError: there is no room for what is to be kept, or it cannot be written or read.
+        """
+        teachers = {name: predictors[name] for name in self.plan.teachers}
+        number = len(self.plan.stages)
+        progress = StageProgress(number, number, f"{split} split", 0)
+        return self._answers.on(split, teachers, self._digests, device, progress)
 
     def _finish(self, stage: Stage, progress: StageProgress) -> Product:
         digest = stage.digest(self._digests)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -16,11 +15,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 
 from ensemble_kd.errors import UserError
 from ensemble_kd.metrics import Agreement, NegativeLogLikelihood, PredictiveKL
-from ensemble_kd.teachers import Frozen, Mixture
+from ensemble_kd.teachers import Frozen, Kept, Mixture
 from ensemble_kd.types import UNLABELLED, Batch, as_output
-
-WARM_UP = 2
-"""Forward passes before the first that is timed."""
 
 SURE = 1 - 2**-24
 """The largest float32 below 1."""
@@ -84,6 +80,7 @@ class Evaluation:
         classes: int,
         pairs: Sequence[tuple[str, str]] = (),
         device: torch.device | str = "cpu",
+        known: Mapping[str, Kept] = MappingProxyType({}),
     ) -> Measured:
         """Measure all predictors and pairs in one pass.
 
@@ -96,6 +93,7 @@ class Evaluation:
             classes: number of classes.
             pairs: names of a predictor and of the reference that it is held against.
             device: where to compute.
+            known: what some of the predictors said of this very split: looked up, not computed.
 
         Raises:
             UserError: a predictor gives NaN or infinite predictions, or another number of classes;
@@ -103,13 +101,19 @@ class Evaluation:
         """
         scores = {name: _Scoring(classes, self.bins, device) for name in predictors}
         nearness = {pair: _Comparison(device) for pair in pairs}
-        networks = dict.fromkeys(part for p in predictors.values() for part in _networks(p))
+        looked_up = {_network(predictors[name]): kept for name, kept in known.items()}
+        networks = dict.fromkeys(part for p in predictors.values() for part in networks_of(p))
+        running = [network for network in networks if network not in looked_up]
         batches = 0
-        with _resting(list(networks), device), torch.inference_mode():
+        with resting_on(running, device), torch.inference_mode():
             for batch in loader:
                 here = move_data_to_device(batch, torch.device(device))
                 target = here.target if here.mask is None else _known(here.target, here.mask)
-                said: dict[nn.Module, Tensor] = {}
+                only = torch.zeros_like(here.index)
+                said = {
+                    network: _wide(kept.read(here.index, only).to(device))
+                    for network, kept in looked_up.items()
+                }
                 logits = {
                     name: _check_classes(name, _logits(network, here.inputs, said), classes)
                     for name, network in predictors.items()
@@ -127,36 +131,6 @@ class Evaluation:
                 {name: scoring.compute() for name, scoring in scores.items()},
                 {pair: comparison.compute() for pair, comparison in nearness.items()},
             )
-
-    def latency(
-        self, network: nn.Module, inputs: Any, repeats: int = 15, seconds: float = 0.15
-    ) -> float:
-        """Milliseconds that a network needs for 1,000 samples, in batches such as this one.
-
-        The median of several forward passes in eval and inference mode, where ``inputs`` are.
-
-        Args:
-            network: any predictor.
-            inputs: a batch; its first axis, or that of the first tensor in it, counts the samples.
-            repeats: how often to measure at most.
-            seconds: when to stop measuring anyway, after at least three repeats.
-        """
-        sample = _first_tensor(inputs)
-        synchronise = _synchroniser(sample.device)
-        times: list[float] = []
-        with _resting(_networks(network), sample.device), torch.inference_mode():
-            for _ in range(WARM_UP):
-                network(inputs)
-            synchronise()
-            started = time.perf_counter()
-            while len(times) < repeats and (
-                len(times) < 3 or time.perf_counter() - started < seconds
-            ):
-                before = time.perf_counter()
-                network(inputs)
-                synchronise()
-                times.append(time.perf_counter() - before)
-        return 1e6 * statistics.median(times) / len(sample)
 
 
 class _Scoring:
@@ -219,29 +193,36 @@ def _value(metric: Metric) -> float:
 
 def _logits(predictor: nn.Module, inputs: Any, said: dict[nn.Module, Tensor]) -> Tensor:
     """Logits (n, c) of a predictor, float32 or wider; ``said`` keeps what each network said."""
-    network = predictor.network if isinstance(predictor, Frozen) else predictor
+    network = _network(predictor)
     if network not in said:
         if isinstance(network, Mixture):
             members = [_logits(member, inputs, said) for member in network.members]
             said[network] = network.merge(members)
         else:
-            logits = as_output(network(inputs)).logits
-            wide = torch.promote_types(logits.dtype, torch.float32)
-            said[network] = logits.to(wide).flatten(0, -2)
+            said[network] = _wide(as_output(network(inputs)).logits)
     return said[network]
 
 
-def _networks(predictor: nn.Module) -> list[nn.Module]:
+def _wide(logits: Tensor) -> Tensor:
+    """(n, c) logits of all places, float32 or wider."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, -2)
+
+
+def _network(predictor: nn.Module) -> nn.Module:
+    return predictor.network if isinstance(predictor, Frozen) else predictor
+
+
+def networks_of(predictor: nn.Module) -> list[nn.Module]:
     """The networks that a predictor runs: itself, or the members of a mixture."""
     if isinstance(predictor, Frozen):
-        return _networks(predictor.network)
+        return networks_of(predictor.network)
     if isinstance(predictor, Mixture):
-        return [network for member in predictor.members for network in _networks(member)]
+        return [network for member in predictor.members for network in networks_of(member)]
     return [predictor]
 
 
 @contextmanager
-def _resting(networks: Sequence[nn.Module], device: torch.device | str) -> Iterator[None]:
+def resting_on(networks: Sequence[nn.Module], device: torch.device | str) -> Iterator[None]:
     """Networks in eval mode on a device; afterwards each of their parts is as and where it was."""
     modes = {part: part.training for network in networks for part in network.modules()}
     homes = [(network, _device(network)) for network in networks]
@@ -272,17 +253,3 @@ def _check_classes(name: str, logits: Tensor, classes: int) -> Tensor:
             f"{name}: expected {classes} classes as in the data, got {logits.shape[-1]}"
         )
     return logits
-
-
-def _first_tensor(inputs: Any) -> Tensor:
-    if isinstance(inputs, Tensor):
-        return inputs
-    parts = inputs.values() if isinstance(inputs, Mapping) else inputs
-    return _first_tensor(next(iter(parts)))
-
-
-def _synchroniser(device: torch.device) -> Callable[[], None]:
-    """What waits until a device has done all that it was given."""
-    if device.type == "cpu":
-        return lambda: None
-    return lambda: torch.accelerator.synchronize(device)

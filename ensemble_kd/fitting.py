@@ -6,15 +6,20 @@ import logging
 import signal
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.accelerators import CPUAccelerator
+from pytorch_lightning.plugins import MixedPrecision
+from pytorch_lightning.profilers import PassThroughProfiler
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from ensemble_kd.build import build
 from ensemble_kd.errors import UserError
+from ensemble_kd.precision import MIXED, SINGLE
 
 OURS = {
     "max_epochs": "use epochs, or teacher.epochs",
@@ -25,6 +30,16 @@ OURS = {
 
 UNUSED = "that were not used in producing the loss"
 """What torch says when processes wait for a gradient that never comes."""
+
+
+class _Unprofiled(PassThroughProfiler):
+    """Measures nothing, and takes no time for it: the trainer asks dozens of times in each step."""
+
+    _nothing = nullcontext()
+
+    def profile(self, action_name: str) -> Any:
+        """A context that does nothing."""
+        return self._nothing
 
 
 class Interrupted(KeyboardInterrupt):
@@ -53,7 +68,15 @@ def make_trainer(
     for key, instead in OURS.items():
         if key in node:
             raise UserError(f"trainer.{key}: set by the stage engine, got {node[key]!r}; {instead}")
+    # No other of Lightning's: weights and losses are always float32.
+    precision = node.get("precision") or SINGLE
+    if precision not in (SINGLE, *MIXED, 32, "32"):
+        raise UserError(
+            f"trainer.precision: expected one of {', '.join((SINGLE, *MIXED))}, got {precision!r}"
+        )
     make = build(node, "trainer", allow)
+    if node.get("profiler") is None:
+        make = partial(make, profiler=_Unprofiled())
     try:
         with _quiet():
             trainer: Trainer = make(
@@ -61,6 +84,9 @@ def make_trainer(
             )
     except (MisconfigurationException, ValueError, TypeError) as refusal:
         raise UserError(f"trainer: {' '.join(str(refusal).split())}") from refusal
+    if precision == "16-mixed" and isinstance(trainer.accelerator, CPUAccelerator):
+        # Lightning takes bfloat16 instead, from when processors could not do this.
+        trainer.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu")
     return trainer
 
 
@@ -97,7 +123,11 @@ def fit(trainer: Trainer, module: LightningModule, data: LightningDataModule, st
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Lightning's notes on devices, its advice and its own deprecations off the terminal."""
+    """Keep Lightning's notes on devices, its advice and its own deprecations off the terminal.
+
+    So too what it says of float16 on processors, which ``make_trainer`` sees to, and what torch
+    says of the order of steps, when a scaler of gradients leaves out the first ones as it may.
+    """
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -105,6 +135,9 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*", FutureWarning)
+            warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU")
+            warnings.filterwarnings("ignore", ".*overridden `transfer_batch_to_device`")
+            warnings.filterwarnings("ignore", ".*`lr_scheduler.step..` before `optimizer.step")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

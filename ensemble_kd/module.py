@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import operator
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any, cast
 
 import torch
@@ -13,9 +17,14 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ensemble_kd.descent import Descent
 from ensemble_kd.errors import UserError
-from ensemble_kd.strategies.strategy import Strategy, objectives
+from ensemble_kd.networks.translated import translating
+from ensemble_kd.objectives import Objective
+from ensemble_kd.strategies.strategy import Strategy, learning, objectives
 from ensemble_kd.teachers.ensemble import Ensemble
 from ensemble_kd.types import Batch, Progress, Turn, as_output, labelled
+
+_PLAIN = frozenset({"_current_fx_name", "steps_taken", "_pending"})
+"""Attributes that are no parameters, modules or buffers, and set in every step."""
 
 
 class DistillationModule(LightningModule):
@@ -31,6 +40,7 @@ class DistillationModule(LightningModule):
         strategy: who learns from whom.
         optimizers: how each player descends, by player; ``default`` serves the others.
         classes: number of classes, for the validation accuracy.
+        compiled: run the networks that learn through ``torch.compile`` while they are trained.
     """
 
     def __init__(
@@ -40,6 +50,7 @@ class DistillationModule(LightningModule):
         strategy: Strategy,
         optimizers: Mapping[str, Descent],
         classes: int,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.student = student
@@ -57,7 +68,10 @@ class DistillationModule(LightningModule):
         self.accuracies = nn.ModuleDict(
             {name: MulticlassAccuracy(classes, average="micro") for name in self.predictors()}
         )
-        self.batches_seen = 0
+        self.steps_taken = 0
+        self.compiled = compiled
+        self._settling: tuple[Objective, ...] = ()
+        self._translating = ExitStack()
         self._sums: dict[str, Tensor] = {}
         self._pending: Iterator[Turn] = iter(())
 
@@ -70,11 +84,12 @@ class DistillationModule(LightningModule):
         return self.strategy.deliverable(self.student)
 
     def progress(self) -> Progress:
-        """How far the stage has come. Batches are counted here: ``global_step`` counts every
-        player's optimiser steps and none of the accumulated batches."""
-        total = self.trainer.num_training_batches * (self.trainer.max_epochs or 1)
-        fraction = min(self.batches_seen / max(total, 1), 1.0)
-        return Progress(self.batches_seen, self.current_epoch, fraction)
+        """How far the stage has come. Steps are counted here: ``global_step`` counts those of every
+        player."""
+        trainer = self.trainer
+        total = self._steps_of_epoch() * (trainer.max_epochs or 1)
+        fraction = min(self.steps_taken / max(total, 1), 1.0)
+        return Progress(self.steps_taken, trainer.current_epoch, fraction)
 
     def configure_optimizers(self) -> Any:
         """One optimiser and one scheduler per player; schedulers follow optimiser steps."""
@@ -86,30 +101,68 @@ class DistillationModule(LightningModule):
             schedulers.append({"scheduler": scheduler, "interval": "step"})
         return optimizers, schedulers
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As in any module, without looking for parameters in what is set dozens of times a step.
+
+        The trainer notes the name of every hook that it calls here.
+        """
+        if name in _PLAIN:
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """As ever, but a batch that is there already is not looked at part by part."""
+        if batch.index.device == device:
+            return batch
+        moved: Batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return moved
+
+    def on_fit_start(self) -> None:
+        """Have the networks that learn translated, in the process that trains them."""
+        self._settling = tuple(
+            each for each in objectives(self.strategy) if type(each).settle is not Objective.settle
+        )
+        if self.compiled:
+            self._translating.enter_context(translating(learning(self.strategy, self.student)))
+
+    def on_fit_end(self) -> None:
+        """They are ordinary networks again."""
+        self._translating.close()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Play the turns of one batch; in automatic mode the trainer does the descending."""
         turns = self.strategy.turns(self.student, self.teachers, batch, self.progress())
         if self.automatic_optimization:
-            loss = self._total(next(turns))
+            loss = self._total(next(turns), batch.weight)
             self._pending = turns
             return loss
-        moved = {self._descend(turn) for turn in turns}
+        moved = {self._descend(turn, batch.weight) for turn in turns}
         for number in sorted(moved):
             self._as_list(self.lr_schedulers())[number].step()
         return None
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Tell the strategy and its objectives of the step; log means once an epoch, not a step."""
-        for extra in self._pending:
-            raise UserError(
-                f"strategy: {type(self.strategy).__name__} has one player "
-                f"but yielded a second turn, for {extra.player!r}"
-            )
-        for objective in objectives(self.strategy):
-            objective.settle()
-        self.batches_seen += 1
-        if self.trainer.is_last_batch:
+        trainer = self.trainer
+        accumulated = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        # What a strategy does after a step is done by the last of the batches that made it.
+        turns, self._pending = self._pending, iter(())
+        if accumulated or trainer.is_last_batch:
+            self._stepped(turns)
+        if trainer.is_last_batch:
             self._log_means()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip with several players, where the trainer does not: here no gradient is scaled."""
+        if self.automatic_optimization:
+            return
+        number = [each is optimizer for each in self.trainer.optimizers].index(True)
+        clip = self._descent(self.player_names[number]).clip
+        if clip is not None:
+            self.clip_gradients(optimizer, clip, "norm")
 
     def configure_gradient_clipping(
         self,
@@ -118,8 +171,9 @@ class DistillationModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip as the player's descent says; in automatic mode the trainer calls this."""
-        clip = self._descent(self.player_names[0]).clip
-        self.clip_gradients(optimizer, clip or gradient_clip_val, gradient_clip_algorithm)
+        clip = self._descent(self.player_names[0]).clip or gradient_clip_val
+        if clip is not None:
+            self.clip_gradients(optimizer, clip, gradient_clip_algorithm)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accuracy of every network that learns, on the labelled samples."""
@@ -139,45 +193,59 @@ class DistillationModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Progress is part of what is saved."""
-        checkpoint["batches_seen"] = self.batches_seen
+        checkpoint["steps_taken"] = self.steps_taken
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continue to count where the checkpoint stopped."""
-        self.batches_seen = checkpoint["batches_seen"]
+        self.steps_taken = checkpoint["steps_taken"]
 
-    def _descend(self, turn: Turn) -> int:
+    def _stepped(self, turns: Iterator[Turn]) -> None:
+        for extra in turns:
+            raise UserError(
+                f"strategy: {type(self.strategy).__name__} has one player "
+                f"but yielded a second turn, for {extra.player!r}"
+            )
+        for objective in self._settling:
+            objective.settle()
+        self.steps_taken += 1
+
+    def _steps_of_epoch(self) -> int:
+        trainer = self.trainer
+        return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+
+    def _descend(self, turn: Turn, weight: float | None) -> int:
         """Step the player of a turn; returns its number."""
         number = self.player_names.index(turn.player)
         optimizers = self._as_list(self.optimizers())
         for optimizer in optimizers:
             optimizer.zero_grad()
-        self.manual_backward(self._total(turn))
-        clip = self._descent(turn.player).clip
-        if clip is not None:
-            self.clip_gradients(optimizers[number], clip, "norm")
+        self.manual_backward(self._total(turn, weight))
         optimizers[number].step()
         return number
 
     def _descent(self, player: str) -> Descent:
         return self.descents.get(player, self.descents["default"])
 
-    def _total(self, turn: Turn) -> Tensor:
+    def _total(self, turn: Turn, weight: float | None) -> Tensor:
         """The sum of a turn's terms; they and what was measured are remembered by name."""
         for name, value in (*turn.terms.items(), *turn.measured.items()):
             # A term that names its owner (peer/1/soft) keeps its name.
             key = name if "/" in name else f"{turn.player}/{name}"
-            seen = value.detach()
+            seen = value.detach() if weight is None else value.detach() * weight
             self._sums[key] = self._sums[key] + seen if key in self._sums else seen
-        return torch.stack(list(turn.terms.values())).sum()
+        total = functools.reduce(operator.add, turn.terms.values())
+        return total if weight is None else total * weight
 
     def _log_means(self) -> None:
-        batches = self.trainer.num_training_batches
+        # Of steps, as the weights of a step's batches add up to the number that is accumulated.
+        batches = self._steps_of_epoch() * self.trainer.accumulate_grad_batches
         for name, total in self._sums.items():
             mean = total / batches
             if not torch.isfinite(mean):
+                wider = "trainer.precision=bf16-mixed, " * (self.trainer.precision == "16-mixed")
                 raise UserError(
                     f"the loss term {name!r} became {mean.item()} in epoch {self.current_epoch}: "
-                    f"lower optimizer.lr, set optimizer.clip, or look at the data"
+                    f"lower optimizer.lr, set optimizer.clip, {wider}or look at the data"
                 )
             self.log(name, mean, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
         self._sums = {}

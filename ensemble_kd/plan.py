@@ -31,8 +31,9 @@ ALONE = "control"
 """The stage that trains the same student without teachers."""
 
 
-Runtime = Literal["plain", "exact", "fast"]
-"""How live teachers may be run."""
+Runtime = Literal["plain", "auto", "exact", "fast"]
+"""How live teachers may be run: as they are, or in the way that measuring shows to be fastest, of
+those that are exact (``auto``: where that pays), or of all that are near enough."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Plan:
         data: the opened data.
         classes: number of classes.
         allow: packages beside this project's that nodes may name.
-        runtime: how live teachers may be run: ``plain``, ``exact`` or ``fast``.
+        runtime: how live teachers may be run.
     """
 
     stages: tuple[Stage, ...]
@@ -132,6 +133,7 @@ def make_plan(
         seed=config.seed,
         ensemble=plain(config.strategy.get("ensemble"), "strategy.ensemble"),
         inexact=_inexact(config, allow),
+        compiled=config.compile,
     )
     chain = build(plain(config.strategy.get("chain"), "strategy.chain"), "strategy.chain", allow)
     stages += chain.stages(last) if chain is not None else (last,)
@@ -217,6 +219,7 @@ def _teachers(
                 select=config.select,
                 seed=derived_seed(config.teacher.seed, name),
                 covered=classes,
+                compiled=config.compile,
             )
         )
     return tuple(stages), given

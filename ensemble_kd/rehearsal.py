@@ -16,11 +16,14 @@ from ensemble_kd.build import build
 from ensemble_kd.descent import Descent
 from ensemble_kd.errors import UserError
 from ensemble_kd.networks.cut import resting
+from ensemble_kd.networks.translated import translating
 from ensemble_kd.objectives import Material
 from ensemble_kd.stage import Stage, derived_seed
-from ensemble_kd.strategies.strategy import Strategy, objectives
+from ensemble_kd.strategies.strategy import Strategy, learning, objectives
 from ensemble_kd.teachers import Ensemble
-from ensemble_kd.training import Learner, frozen, quiet_seed, weightings
+from ensemble_kd.teachers.runtimes import Unavailable
+from ensemble_kd.teachers.runtimes.compiled import check_compiler
+from ensemble_kd.training import Learner, frozen, on_card, quiet_seed, weightings
 from ensemble_kd.types import Batch, Progress, as_output
 
 REHEARSED = 8
@@ -80,6 +83,8 @@ def rehearse(
     Raises:
         UserError: whatever goes wrong, in one line that names the stage.
     """
+    if stage.compiled:
+        _check_compiler(stage)
     few = _few(batch)
     descents: dict[str, Descent] = build(stage.optimizers, "optimizer", allow)
     learner = Learner(*copy.deepcopy((learner.student, learner.strategy)))
@@ -118,18 +123,7 @@ def rehearse(
                 objective.study(material)
             asked = _listening(strategy)
             strategy.begin(student, ensemble)
-            for progress in (Progress(0, 0, 0.0), LATE):
-                for turn in strategy.turns(student, ensemble, few, progress):
-                    loss = torch.stack(list(turn.terms.values())).sum()
-                    if not torch.isfinite(loss):
-                        raise UserError(
-                            f"stage {stage.name}: the loss of {turn.player!r} is {loss.item()} "
-                            "on the first samples: look at the data, the teachers' weights and "
-                            "the objective"
-                        )
-                    loss.backward()
-                for objective in objectives(strategy):
-                    objective.settle()
+            _play(stage, learner, ensemble, few)
             _check_asked(strategy, asked)
             for player, parameters in strategy.players(student).items():
                 descents.get(player, descents["default"]).start(parameters, total_steps=2)
@@ -138,6 +132,40 @@ def rehearse(
         except (ValueError, RuntimeError, TypeError, IndexError, KeyError) as failure:
             reason = " ".join(str(failure).split())
             raise UserError(f"stage {stage.name}: {reason}") from failure
+
+
+def _play(stage: Stage, learner: Learner, teachers: Ensemble, batch: Batch) -> None:
+    compiled = learning(learner.strategy, learner.student) if stage.compiled else []
+    # Nothing is compiled here, only what a compiled network cannot do is found out.
+    with translating(compiled, lambda function: function) as translated:
+        _play_twice(stage, learner, teachers, batch)
+    if compiled and not any(network.calls for network in translated):
+        raise UserError(
+            f"compile: expected networks that run as a whole, got some of which "
+            f"{type(learner.strategy).__name__} runs the parts (stage {stage.name}): "
+            "compile=false, or strategy.split=null"
+        )
+
+
+def _play_twice(stage: Stage, learner: Learner, teachers: Ensemble, batch: Batch) -> None:
+    for progress in (Progress(0, 0, 0.0), LATE):
+        for turn in learner.strategy.turns(learner.student, teachers, batch, progress):
+            loss = torch.stack(list(turn.terms.values())).sum()
+            if not torch.isfinite(loss):
+                raise UserError(
+                    f"stage {stage.name}: the loss of {turn.player!r} is {loss.item()} on the "
+                    "first samples: look at the data, the teachers' weights and the objective"
+                )
+            loss.backward()
+        for objective in objectives(learner.strategy):
+            objective.settle()
+
+
+def _check_compiler(stage: Stage) -> None:
+    try:
+        check_compiler(torch.device("cuda" if on_card(stage.trainer) else "cpu"))
+    except Unavailable as closed:
+        raise UserError(f"compile: {closed.reason}: compile=false") from closed
 
 
 def _listening(strategy: Strategy) -> set[int]:

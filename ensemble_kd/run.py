@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig
 from torch import nn
@@ -19,7 +19,9 @@ from ensemble_kd.engine import CURVES, Engine, Product, constructor_node
 from ensemble_kd.errors import UserError
 from ensemble_kd.evaluation import Evaluation
 from ensemble_kd.export import count_parameters, export_onnx
+from ensemble_kd.latency import latency
 from ensemble_kd.plan import Plan
+from ensemble_kd.recall import Device
 from ensemble_kd.report.curves import append_points, read_points
 from ensemble_kd.report.results import Results, Trained, compile_results, write_results
 from ensemble_kd.store import Store
@@ -70,7 +72,7 @@ def carry_out(plan: Plan, config: DictConfig, folder: Path) -> Result:
     store = Store(Path(config.paths.store))
     engine = Engine(plan, store, folder, plain(config.logger, "logger"), keeping)
     products = engine.products()
-    results = evaluated(plan, config, products)
+    results = evaluated(plan, config, engine, products)
     results["export"] = delivered(products["student"], plan, folder, config.report.onnx)
     gather_curves(products, folder)
     write_results(results, folder / RESULTS)
@@ -88,17 +90,25 @@ def refuse_finished(folder: Path) -> None:
         raise UserError(f"{folder}: expected a new run folder, found one that holds {RESULTS}")
 
 
-def evaluated(plan: Plan, config: DictConfig, products: Mapping[str, Product]) -> Results:
+def evaluated(
+    plan: Plan, config: DictConfig, engine: Engine, products: Mapping[str, Product]
+) -> Results:
     """Every predictor on the validation and the test split."""
     predictors = named_predictors(plan, products)
     pairs = [
         (name, "ensemble") for name in predictors if "ensemble" in predictors and name != "ensemble"
     ]
     evaluation: Evaluation = build(plain(config.evaluation, "evaluation"), "evaluation", plan.allow)
-    device = "cuda" if on_card(plain(config.trainer, "trainer")) else "cpu"
+    device: Device = "cuda" if on_card(plain(config.trainer, "trainer")) else "cpu"
+    splits: tuple[tuple[Literal["val", "test"], Any], ...] = (
+        ("val", plan.data.val_dataloader()),
+        ("test", plan.data.test_dataloader()),
+    )
     val, test = (
-        evaluation.measure(predictors, loader, plan.classes, pairs, device)
-        for loader in (plan.data.val_dataloader(), plan.data.test_dataloader())
+        evaluation.measure(
+            predictors, loader, plan.classes, pairs, device, engine.kept(name, predictors, device)
+        )
+        for name, loader in splits
     )
     some = next(iter(plan.data.test_dataloader())).inputs
     return compile_results(
@@ -109,9 +119,7 @@ def evaluated(plan: Plan, config: DictConfig, products: Mapping[str, Product]) -
         test=test,
         parameters={name: count_parameters(network) for name, network in predictors.items()},
         stages=stage_records(plan, products),
-        milliseconds={
-            name: evaluation.latency(network, some) for name, network in predictors.items()
-        },
+        milliseconds={name: latency(network, some) for name, network in predictors.items()},
     )
 
 

@@ -30,12 +30,13 @@ def check_settings(config: DictConfig) -> None:
     _expect_integer(config, "teacher.seed", 0)
     _expect_integer(config, "batch_size", 1)
     runtime = plain(config.teacher.runtime, "teacher.runtime")
-    if runtime not in ("plain", "exact", "fast"):
-        raise UserError(f"teacher.runtime: expected plain, exact or fast, got {runtime!r}")
+    if runtime not in ("auto", "plain", "exact", "fast"):
+        raise UserError(f"teacher.runtime: expected auto, plain, exact or fast, got {runtime!r}")
     if config.select not in ("last", "best"):
         raise UserError(f"select: expected last or best, got {config.select!r}")
-    if not isinstance(config.control, bool):
-        raise UserError(f"control: expected true or false, got {config.control!r}")
+    for key in ("control", "compile"):
+        if not isinstance(config[key], bool):
+            raise UserError(f"{key}: expected true or false, got {config[key]!r}")
 
 
 def _expect_integer(config: DictConfig, key: str, least: int) -> None:

@@ -36,6 +36,7 @@ TRAINING_CODE = (
     "module.py",
     "schedules.py",
     "opening.py",
+    "precision.py",
     "rehearsal.py",
     "stage.py",
     "training.py",
@@ -85,6 +86,7 @@ class Stage:
         covered: of a teacher with classes of its own, the classes of the data that each of its
             outputs covers; None where they are the same.
         inexact: ways in which teachers may answer that are not exact, such as a smaller format.
+        compiled: the networks that learn run through ``torch.compile``, which rounds otherwise.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Stage:
     views: int = 1
     covered: Covered | None = None
     inexact: tuple[str, ...] = ()
+    compiled: bool = False
 
     def reported(self, predictor: str) -> str:
         """The name under which a run reports one of this stage's predictors."""
@@ -134,6 +137,7 @@ class Stage:
             "views": self.views,
             "covered": self.covered,
             "inexact": list(self.inexact) if self.teachers else [],
+            "compiled": self.compiled,
             "code": training_code_digest(),
             "foreign_code": {name: code_digest(name) for name in sorted(self._foreign())},
             "versions": _versions(),

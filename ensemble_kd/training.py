@@ -165,7 +165,7 @@ def train(
     learner.strategy.begin(learner.student, teachers)
     with quiet_seed(stage.seed):
         module = DistillationModule(
-            learner.student, teachers, learner.strategy, optimizers, classes
+            learner.student, teachers, learner.strategy, optimizers, classes, stage.compiled
         )
         selecting = [BestWeights("student/val_accuracy")] if stage.select == "best" else []
         trainer = make_trainer(

@@ -38,6 +38,12 @@ class Batch(NamedTuple):
             strategy asks for, and only in training.
         view: (b,) int64, which of a sample's recurring views ``inputs`` is: index and view together
             say what the inputs are. None where views do not recur.
+        labels: how many labels a mean over the labelled samples divides by, where the batch is a
+            part of an optimiser step that accumulates several batches or is shared by processes:
+            the size of the batch times the labels per sample in the whole step. None for those of
+            the batch itself.
+        weight: factor on the loss in such a step, of which the trainer takes the mean as if all its
+            batches were there and of one size; at the end of an epoch they may not be. None for 1.
     """
 
     inputs: Any
@@ -46,6 +52,8 @@ class Batch(NamedTuple):
     mask: Tensor | None = None
     views: tuple[Any, ...] = ()
     view: Tensor | None = None
+    labels: float | None = None
+    weight: float | None = None
 
 
 class Output(NamedTuple):
@@ -68,9 +76,10 @@ class Progress(NamedTuple):
     """How far a stage has come.
 
     Attributes:
-        step: batches seen before this one.
+        step: optimiser steps before that of this batch; batches that are accumulated for one step
+            share it. Where several players take turns, all moves of a batch are one step.
         epoch: epochs finished before this one.
-        fraction: ``step`` divided by the number of batches of the stage, in [0, 1].
+        fraction: ``step`` divided by the number of steps of the stage, in [0, 1].
     """
 
     step: int

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ensemble_kd.evaluation import Evaluation
+from ensemble_kd.latency import latency
 
 
 @pytest.mark.parametrize("wrap", ["tensor", "mapping", "tuple"])
@@ -24,7 +24,7 @@ def test_latency_is_a_time_per_thousand_samples(wrap: str, monkeypatch: pytest.M
 
     tensor = torch.zeros(8, 5)
     inputs: Any = {"tensor": tensor, "mapping": {"x": tensor}, "tuple": (tensor, 3)}[wrap]
-    found = Evaluation().latency(Slow(), inputs, repeats=5, seconds=100.0)
+    found = latency(Slow(), inputs, repeats=5, seconds=100.0)
     assert found == pytest.approx(0.02 / 8 * 1000 * 1000)
 
 
@@ -39,6 +39,6 @@ def test_latency_stops_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) ->
         runs.append(network.training)
 
     network.register_forward_hook(hook)
-    assert Evaluation().latency(network, torch.zeros(4, 5), seconds=0.5) == pytest.approx(250_000)
+    assert latency(network, torch.zeros(4, 5), seconds=0.5) == pytest.approx(250_000)
     assert runs == [False] * 5  # two warm-ups and the three that are the least
     assert network.training

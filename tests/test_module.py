@@ -136,7 +136,7 @@ def test_checkpoints_hold_no_teacher(tmp_path: Path) -> None:
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"student"}
-    assert checkpoint["batches_seen"] == 12
+    assert checkpoint["steps_taken"] == 12
 
 
 def test_progress_counts_batches_whatever_the_number_of_players() -> None:

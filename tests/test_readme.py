@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ensemble_kd.layers import show
 
@@ -70,6 +71,10 @@ def test_every_command_and_snippet_runs(
 ) -> None:
     rng = np.random.default_rng(0)
     np.savez("my.npz", x=rng.normal(size=(200, 6)).astype("float32"), y=np.arange(200) % 3)
+    for number in range(60):
+        image = Path("my_images", "train", "abc"[number % 3], f"{number}.jpg")
+        image.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(image)
     monkeypatch.syspath_prepend(str(Path.cwd()))
     for name in ("first", "second"):
         assert (

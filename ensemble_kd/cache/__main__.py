@@ -97,7 +97,7 @@ def _list(root: Path) -> int:
     rows = [_row(entry) for entry in found]
     _table(
         f"outputs of teachers in {root}: {megabytes(sum(entry.size for entry in found))}",
-        ("key", "state", "samples", "views", "classes", "format", "size", "last used"),
+        ("key", "state", "answers", "samples", "views", "shape", "format", "size", "last used"),
         rows,
     )
     return 0
@@ -109,10 +109,10 @@ def _row(entry: Entry) -> tuple[str, ...]:
     used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used)) if entry.used else UNKNOWN
     try:
         said = read_manifest(entry.folder / MANIFEST)
-        sizes = [f"{size:,}" for size in (said.samples, said.views, said.classes)]
-        content = [*sizes, said.format]
+        sizes = [f"{said.samples:,}", f"{said.views:,}", " x ".join(map(str, said.shape))]
+        content = [str(said.described.get("answers", UNKNOWN)), *sizes, said.format]
     except UserError:
-        content = [UNKNOWN] * 4
+        content = [UNKNOWN] * 5
     return (entry.folder.name, entry.kind, *content, megabytes(entry.size), used)
 
 

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ensemble_kd.cache.formats import Format, format_named
+from ensemble_kd.cache.formats import Float32, Format, format_named
 from ensemble_kd.errors import UserError
 
 MANIFEST = "manifest.json"
 INDEX = "index.npy"
-SCHEMA = 1
+SCHEMA = 2
 
 
 class DamagedError(UserError):
@@ -36,7 +36,7 @@ class Manifest:
         described: what determines the outputs; JSON.
         samples: how many.
         views: how many of each sample.
-        classes: logits per row.
+        shape: of one answer, such as (c,) for logits.
         format: name of the format.
         shard_rows: rows per shard, but for the last of a view.
         index: sha256 of ``index.npy``.
@@ -47,7 +47,7 @@ class Manifest:
     described: Mapping[str, Any]
     samples: int
     views: int
-    classes: int
+    shape: tuple[int, ...]
     format: str
     shard_rows: int
     index: str
@@ -56,7 +56,7 @@ class Manifest:
     @property
     def row_bytes(self) -> int:
         """Bytes per row."""
-        return format_named(self.format).row_bytes(self.classes)
+        return format_named(self.format).row_bytes(math.prod(self.shape))
 
     @property
     def size(self) -> int:
@@ -91,7 +91,7 @@ def planned(
     described: Mapping[str, Any],
     index: Tensor,
     views: int,
-    classes: int,
+    shape: tuple[int, ...],
     format: Format,
     shard_bytes: int,
 ) -> tuple[Manifest, bytes]:
@@ -105,8 +105,10 @@ def planned(
     numbers = np.ascontiguousarray(index.cpu().numpy())
     if numbers[0] < 0 or (np.diff(numbers) <= 0).any():
         raise ValueError("index must be ascending and >= 0, without repetition, got another order")
-    if views < 1 or classes < 1:
-        raise ValueError(f"views and classes must be > 0, got {views} and {classes}")
+    if views < 1 or not shape or min(shape) < 1:
+        raise ValueError(f"views and sizes must be > 0, got {views} and {shape}")
+    if len(shape) > 1 and not isinstance(format, Float32):
+        raise ValueError(f"format must be float32 for answers of shape {shape}, got {format.name}")
     try:
         plain = json.loads(json.dumps(dict(described), allow_nan=False))
     except (TypeError, ValueError) as failure:
@@ -115,8 +117,8 @@ def planned(
     np.save(file, numbers)
     content = file.getvalue()
     digest = hashlib.sha256(content).hexdigest()
-    rows = max(1, min(shard_bytes // format.row_bytes(classes), len(numbers)))
-    return Manifest(key, plain, len(numbers), views, classes, format.name, rows, digest), content
+    rows = max(1, min(shard_bytes // format.row_bytes(math.prod(shape)), len(numbers)))
+    return Manifest(key, plain, len(numbers), views, shape, format.name, rows, digest), content
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -132,9 +134,9 @@ def read_manifest(path: Path) -> Manifest:
             raise ValueError("wrong digest: it was changed or damaged")
         if said.pop("schema") != SCHEMA:
             raise ValueError(f"schema must be {SCHEMA}")
-        manifest = Manifest(**said)
-        sizes = (manifest.samples, manifest.views, manifest.classes, manifest.shard_rows)
-        if not all(type(size) is int and size > 0 for size in sizes):
+        manifest = Manifest(**{**said, "shape": tuple(said["shape"])})
+        sizes = (manifest.samples, manifest.views, manifest.shard_rows, *manifest.shape)
+        if not manifest.shape or not all(type(size) is int and size > 0 for size in sizes):
             raise ValueError("sizes must be whole numbers > 0")
         texts = (manifest.key, manifest.format, manifest.index, *manifest.shards.values())
         if not all(isinstance(text, str) for text in texts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ class Record:
         self.folder = folder
         self.manifest = read_manifest(folder / MANIFEST)
         self.format = format_named(self.manifest.format)
+        self._width = math.prod(self.manifest.shape)
         self._in_memory = into_memory
         self.index = _read_index(folder / INDEX, self.manifest.samples)
         self._places = _Places(self.index.numpy())
@@ -69,9 +71,9 @@ class Record:
         return self.manifest.views
 
     @property
-    def classes(self) -> int:
-        """How many classes."""
-        return self.manifest.classes
+    def shape(self) -> tuple[int, ...]:
+        """Of one answer."""
+        return self.manifest.shape
 
     def read(self, index: Tensor, view: Tensor) -> Tensor:
         """What the teacher said.
@@ -81,7 +83,7 @@ class Record:
             view: (b,) int64, which view of each.
 
         Returns:
-            (b, c) float32 logits, on the CPU, in memory of their own.
+            (b, *shape) float32, such as logits (b, c), on the CPU, in memory of their own.
 
         Raises:
             UserError: a sample or a view is not in the record.
@@ -90,7 +92,8 @@ class Record:
         places = self._places.of(samples) + self._starts.take(views + 1, mode="clip")
         if len(places) and places.min() < 0:
             raise self._absent(samples, views)
-        return self.format.decode(self._gather(places), self.classes)
+        rows = self.format.decode(self._gather(places), self._width)
+        return rows if len(self.shape) == 1 else rows.view(-1, *self.shape)
 
     def _gather(self, places: npt.NDArray[np.int64]) -> Bytes:
         """The rows (b, row_bytes) at places (b,), copied."""
@@ -156,16 +159,18 @@ class _Places:
 
     def __init__(self, index: npt.NDArray[np.int64]) -> None:
         self._index = index
-        self._table: npt.NDArray[np.int64] | None = None
-        if index[-1] < 8 * len(index) + 1024:
+        self._table: npt.NDArray[np.int32] | None = None
+        if index[-1] < 8 * len(index) + 1024 and len(index) < 2**31:
             # One entry on either side catches all numbers that are out of range.
-            self._table = np.full(int(index[-1]) + 3, ABSENT)
-            self._table[index + 1] = np.arange(len(index))
+            self._table = np.full(int(index[-1]) + 3, -1, np.int32)
+            self._table[index + 1] = np.arange(len(index), dtype=np.int32)
 
     def of(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Places (b,) of samples (b,), ``ABSENT`` for those that are not there."""
         if self._table is not None:
-            return self._table.take(samples + 1, mode="clip")
+            places = self._table.take(samples + 1, mode="clip").astype(np.int64)
+            places[places < 0] = ABSENT
+            return places
         places = self._index.searchsorted(samples)
         found = self._index.take(places, mode="clip") == samples
         return np.where(found, places, ABSENT)
@@ -202,15 +207,21 @@ def hold(path: Path, expected: str, found: str) -> None:
 
 
 def _read_index(path: Path, samples: int) -> Tensor:
+    """The numbers of the samples, without reading them: there may be millions."""
     try:
-        index = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            if np.lib.format.read_magic(file) != (1, 0):
+                raise ValueError("expected version 1.0 of the format")
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            start = file.tell()
     except PermissionError as failure:
         raise UserError(f"{path}: could not be read: {failure.strerror}") from failure
     except (OSError, ValueError, EOFError) as failure:
         raise DamagedError(f"{path}: expected the numbers of the samples: {failure}") from failure
-    if index.dtype != np.int64 or index.shape != (samples,):
-        raise DamagedError(f"{path}: expected {samples} int64, got {index.shape} {index.dtype}")
-    return torch.from_numpy(index)
+    if dtype != np.int64 or shape != (samples,):
+        raise DamagedError(f"{path}: expected {samples} int64, got {shape} {dtype}")
+    mapped = _map(path, 1, start + 8 * samples)
+    return torch.from_numpy(mapped[0, start:].view(np.int64))
 
 
 def _map(path: Path, rows: int, row_bytes: int) -> Bytes:

@@ -18,7 +18,7 @@ from ensemble_kd.artefact import file_digest
 from ensemble_kd.cache.formats import Format
 from ensemble_kd.cache.manifest import INDEX, MANIFEST, DamagedError, planned
 from ensemble_kd.cache.record import Record, digests, hold
-from ensemble_kd.cache.writer import Writer
+from ensemble_kd.cache.writer import Writer, expect_room, occupied
 from ensemble_kd.errors import UserError
 from ensemble_kd.store import KEY_LENGTH
 
@@ -104,7 +104,7 @@ class Shelf:
         described: Mapping[str, Any],
         index: Tensor,
         views: int,
-        classes: int,
+        shape: tuple[int, ...],
         format: Format,
     ) -> Writer:
         """Begin a record, or go on with an unfinished one that was to hold the same.
@@ -114,7 +114,7 @@ class Shelf:
             described: what determines the outputs; JSON.
             index: (n,) int64, ascending: the numbers of the samples.
             views: how many of each sample.
-            classes: logits per row.
+            shape: of one answer, such as (c,) for logits.
             format: how they are kept.
 
         Raises:
@@ -126,8 +126,22 @@ class Shelf:
             raise ValueError("writing must be called inside of locked(key), got no lock")
         if target.exists():
             raise ValueError(f"key must be of a record that is not there, got {key}")
-        plan, content = planned(key, described, index, views, classes, format, self.shard_bytes)
+        plan, content = planned(key, described, index, views, shape, format, self.shard_bytes)
         return Writer(self.root / UNFINISHED / target.name, target, plan, content)
+
+    def expect_room(self, sizes: Mapping[str, int]) -> None:
+        """Make sure that records that are to be written fit on the disk together.
+
+        Args:
+            sizes: of each, in bytes, by key; what of it is there already counts.
+
+        Raises:
+            UserError: they do not.
+        """
+        began = {key: self.root / UNFINISHED / self.folder(key).name for key in sizes}
+        needed = sum(max(0, size - occupied(began[key])) for key, size in sizes.items())
+        self._make()
+        expect_room(self.root, needed)
 
     def folder(self, key: str) -> Path:
         """Where the record of a key lies.

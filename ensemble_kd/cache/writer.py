@@ -199,20 +199,32 @@ class Writer:
 
     def _check_space(self) -> None:
         missing = int(self.written.size - self.written.sum())
-        needed = missing * self.plan.row_bytes + 8 * self.plan.samples
-        root = self._target.parent
-        free = shutil.disk_usage(root).free
-        if needed > free:
-            raise UserError(
-                f"{root}: the outputs to be kept take {megabytes(needed)}, but the disk has "
-                f"{megabytes(free)} left: free some, keep fewer views, choose a smaller format "
-                "than " + self.plan.format + ", or another folder"
-            )
+        expect_room(self._target.parent, missing * self.plan.row_bytes + 8 * self.plan.samples)
+
+
+def expect_room(root: Path, needed: int) -> None:
+    """Make sure that a disk has so many bytes left.
+
+    Raises:
+        UserError: it has not.
+    """
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        raise UserError(
+            f"{root}: the outputs to be kept take {megabytes(needed)}, but the disk has "
+            f"{megabytes(free)} left: free some, keep fewer views, choose a smaller cache.format, "
+            "or another folder"
+        )
 
 
 def megabytes(size: int) -> str:
     """A size to be read by people, such as ``1,234.5 MB``; small ones in bytes."""
     return f"{size / 1e6:,.1f} MB" if size >= 10**5 else f"{size:,} bytes"
+
+
+def occupied(folder: Path) -> int:
+    """Bytes that the files in a folder take on the disk; none where there is no folder."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
 def _write_at(path: Path, offset: int, data: memoryview) -> None:

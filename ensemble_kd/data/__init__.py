@@ -3,11 +3,21 @@
 from ensemble_kd.data.adapted import Adapted
 from ensemble_kd.data.arrays import Arrays
 from ensemble_kd.data.as_batch import as_batch
-from ensemble_kd.data.augment import Augmentation, Chain, Crop, Flip, Noise, Shift
+from ensemble_kd.data.augment import (
+    Augmentation,
+    Chain,
+    Crop,
+    Flip,
+    Noise,
+    ResizedCrop,
+    Shift,
+)
 from ensemble_kd.data.batches import Batches, Table
 from ensemble_kd.data.cifar100 import CIFAR100
 from ensemble_kd.data.digits import Digits
 from ensemble_kd.data.fashion_mnist import FashionMNIST
+from ensemble_kd.data.folders import Folders
+from ensemble_kd.data.image_folder import ImageFolder
 from ensemble_kd.data.in_memory import InMemory
 from ensemble_kd.data.munge import Munge
 from ensemble_kd.data.recurring import Recurring
@@ -26,12 +36,15 @@ __all__ = [
     "Digits",
     "FashionMNIST",
     "Flip",
+    "Folders",
+    "ImageFolder",
     "InMemory",
     "Munge",
     "Noise",
     "Parts",
     "Recurring",
     "Relabelled",
+    "ResizedCrop",
     "Samples",
     "Shift",
     "Source",

@@ -110,6 +110,45 @@ class Crop(Augmentation):
 
 
 @dataclass(frozen=True)
+class ResizedCrop(Augmentation):
+    """A random window of each image, enlarged to the size of the image.
+
+    Source: Szegedy et al., Going Deeper with Convolutions (arXiv 1409.4842), section 6, with 0.08
+    and 4/3. Here the window's aspect is relative to that of the image, it is uniform in [1, aspect]
+    and inverted for every other image, and a window that would not fit is cut to the image.
+
+    Args:
+        smallest: the smallest share of the area, in (0, 1]; shares are uniform from there to 1.
+        aspect: by how much the window is stretched at most, >= 1.
+    """
+
+    smallest: float
+    aspect: float = 4 / 3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest <= 1:
+            raise ValueError(f"smallest must be in (0, 1], got {self.smallest}")
+        if not 1 <= self.aspect < float("inf"):
+            raise ValueError(f"aspect must be a finite number >= 1, got {self.aspect}")
+
+    def __call__(self, inputs: Tensor, index: Tensor, epoch: Tensor | int, seed: int) -> Tensor:
+        images = _images(inputs, "ResizedCrop")
+        drawn = integers(_state(seed, index, epoch), 5, 2**24).float() / 2**24
+        area, stretch, coin, down, right = drawn.to(images.device).unbind(-1)
+        # Only sums, products and roots, which are exact to the last bit wherever they are computed.
+        area = self.smallest + (1 - self.smallest) * area
+        stretch = 1 + (self.aspect - 1) * stretch
+        stretch = torch.where(coin < 0.5, stretch, 1 / stretch)
+        rows = _window((area / stretch).sqrt().clamp(max=1), down, images.shape[-2])
+        columns = _window((area * stretch).sqrt().clamp(max=1), right, images.shape[-1])
+        places = (len(images), images.shape[-2], images.shape[-1])
+        grid = [columns[:, None, :].expand(places), rows[:, :, None].expand(places)]
+        return F.grid_sample(
+            images, torch.stack(grid, dim=-1), padding_mode="border", align_corners=False
+        )
+
+
+@dataclass(frozen=True)
 class Flip(Augmentation):
     """Mirror every other image, left to right."""
 
@@ -158,3 +197,15 @@ def _cropped(padded: Tensor, images: Tensor, state: Words) -> Tensor:
     across = torch.arange(len(images), device=images.device)
     down, right = integers(state, 2, windows.shape[2]).to(images.device).unbind(-1)
     return windows[across, :, down, right]
+
+
+def _window(share: Tensor, place: Tensor, size: int) -> Tensor:
+    """(b, size) where the pixels of windows lie along an axis that reaches from -1 to 1.
+
+    Args:
+        share: (b,) length of each window, in (0, 1].
+        place: (b,) where each begins, from 0 for the first possible place to 1 for the last.
+        size: pixels of the axis.
+    """
+    centres = (torch.arange(size, device=share.device) + 0.5) / size
+    return 2 * ((place * (1 - share))[:, None] + share[:, None] * centres) - 1

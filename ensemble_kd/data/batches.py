@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ensemble_kd.data.augment import Augmentation
 from ensemble_kd.data.counter import derive
-from ensemble_kd.data.orders import Order, Place
-from ensemble_kd.data.source import Scale
+from ensemble_kd.data.orders import Order, Place, Request
+from ensemble_kd.data.pictures import Pictures
+from ensemble_kd.data.source import Samples, Scale, Source
 from ensemble_kd.errors import UserError
-from ensemble_kd.types import Batch
+from ensemble_kd.types import UNLABELLED, Batch
 
 
 class Table:
@@ -22,7 +26,7 @@ class Table:
     batch is read: this is as fast as reading float32 and takes a quarter of the memory.
 
     Args:
-        inputs: (n, ...) uint8 (read as [0, 1]) or float32.
+        inputs: (n, ...) uint8 (read as [0, 1]) or float32, in memory or in files.
         target: (n,) int64.
         mean: subtracted from the inputs.
         std: what they are divided by, > 0.
@@ -34,7 +38,7 @@ class Table:
 
     def __init__(
         self,
-        inputs: Tensor,
+        inputs: Tensor | Pictures,
         target: Tensor,
         mean: Scale = 0.0,
         std: Scale = 1.0,
@@ -97,7 +101,12 @@ class Table:
 
 
 class Batches:
-    """An iterable of batches for a trainer: re-iterable, with a length, without workers or collate.
+    """An iterable of batches for a trainer: re-iterable, with a length, without collate.
+
+    Attributes:
+        make: gives the batch of some rows and visits.
+        fetch: gives the batches of an order's rows and visits, each made by ``make``; one after the
+            other and only when it is asked for, unless somebody puts ``Ahead`` here.
 
     Args:
         table: the samples.
@@ -126,6 +135,13 @@ class Batches:
         self.seed = seed
         self.views = views
         self.cycle = cycle
+        # Not a method, which could not be sent to another process without all of this.
+        self.make = functools.partial(
+            table.batch, augment=augment, seed=seed, views=views, cycle=cycle
+        )
+        self.fetch: Callable[[Iterator[Request]], Iterator[Batch]] = functools.partial(
+            itertools.starmap, self.make
+        )
 
     def __len__(self) -> int:
         return self.order.batches(self.place())
@@ -135,8 +151,53 @@ class Batches:
         return self._batches(self.place())
 
     def _batches(self, place: Place) -> Iterator[Batch]:
-        for rows, visits in self.order.rows(place):
-            yield self.table.batch(rows, visits, self.augment, self.seed, self.views, self.cycle)
+        alone = place.accumulated == place.world == 1
+        steps = itertools.repeat(None) if alone else self.order.steps(place)
+        made = self.fetch(self.order.rows(place))
+        for batch, step in zip(made, steps, strict=not alone):
+            yield batch if step is None else part_of_step(batch, step, self.table.mask, place)
+
+
+def table_of(samples: Samples, source: Source) -> Table:
+    """The samples of a source, standardised as it says."""
+    inputs = samples.inputs
+    if not isinstance(inputs, Pictures):
+        # PyTorch warns of arrays that it could not write to, such as views of a file's bytes.
+        inputs = torch.from_numpy(np.require(inputs, None, ["C", "W"]))
+    target = torch.from_numpy(np.require(samples.labels, None, ["C", "W"]))
+    return Table(inputs, target, source.mean, source.std)
+
+
+def extended(table: Table, made: Tensor, source: Source) -> Table:
+    """A table in memory with made-up samples behind its own, which nobody has labelled."""
+    if isinstance(table.inputs, Pictures):
+        raise UserError("data.synthesise: expected a table of numbers, got files of images")
+    size, extra = len(table), len(made)
+    own = torch.ones(size, dtype=torch.bool) if table.mask is None else table.mask
+    return Table(
+        torch.cat([table.inputs, made]),
+        torch.cat([table.target, torch.full((extra,), UNLABELLED)]),
+        source.mean,
+        source.std,
+        torch.cat([own, torch.zeros(extra, dtype=torch.bool)]),
+    )
+
+
+def part_of_step(batch: Batch, step: Tensor, mask: Tensor | None, place: Place) -> Batch:
+    """A batch that knows what it counts for in its optimiser step.
+
+    The trainer divides the gradient by the number of accumulated batches and averages it over the
+    processes. With these two numbers that is the gradient of one batch of the whole step.
+
+    Args:
+        batch: the batch.
+        step: (s,) int64, the rows of the whole step.
+        mask: (n,) bool, for all rows, whether they have a label; None where all of them have.
+        place: number of processes and of accumulated batches.
+    """
+    share = len(batch.index) / len(step)
+    labels = None if mask is None else share * int(mask.index_select(0, step).sum())
+    return batch._replace(labels=labels, weight=share * place.accumulated * place.world)
 
 
 def _which(rows: Tensor, visits: Tensor | int, cycle: int | None) -> Tensor | None:
@@ -146,7 +207,7 @@ def _which(rows: Tensor, visits: Tensor | int, cycle: int | None) -> Tensor | No
     return visits.clone() if isinstance(visits, Tensor) else torch.full_like(rows, visits)
 
 
-def _broadcast(scale: Scale, inputs: Tensor, name: str) -> Tensor:
+def _broadcast(scale: Scale, inputs: Tensor | Pictures, name: str) -> Tensor:
     """A scalar or one number per channel, in a shape that broadcasts against a batch."""
     values = torch.as_tensor(scale, dtype=torch.float32).reshape(-1)
     if not values.isfinite().all() or len(values) not in (1, inputs.shape[1]):
@@ -154,4 +215,4 @@ def _broadcast(scale: Scale, inputs: Tensor, name: str) -> Tensor:
             f"data.source: {name} must be one finite number or one for each of {inputs.shape[1]} "
             f"channels, got {scale}"
         )
-    return values.reshape(-1, *[1] * (inputs.ndim - 2))
+    return values.reshape(-1, *[1] * (len(inputs.shape) - 2))

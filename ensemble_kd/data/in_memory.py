@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,13 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from ensemble_kd.data.augment import Augmentation, Chain
-from ensemble_kd.data.batches import Batches, Table
+from ensemble_kd.data.batches import Batches, Table, extended, table_of
 from ensemble_kd.data.counter import derive
 from ensemble_kd.data.munge import Munge
 from ensemble_kd.data.orders import Place, Sequential, Shuffled
+from ensemble_kd.data.pictures import Pictures
 from ensemble_kd.data.recurring import Recurring
-from ensemble_kd.data.source import Parts, Samples, Source
+from ensemble_kd.data.source import Parts, Source
 from ensemble_kd.data.splits import RowArray, Split, drawn, split
 from ensemble_kd.errors import UserError
 from ensemble_kd.types import UNLABELLED
@@ -27,7 +29,10 @@ from ensemble_kd.types import UNLABELLED
 
 @dataclass(frozen=True)
 class _Opened:
-    """The data once it was read and split; ``taught`` are the rows of ``hidden`` to learn from."""
+    """The data once it was read and split.
+
+    ``taught`` are the rows of ``hidden`` to learn from; ``val`` and ``test`` are tables and rows.
+    """
 
     parts: Parts
     rows: Split
@@ -35,16 +40,16 @@ class _Opened:
     taught: Tensor
     known: Table
     hidden: Table
-    reported: Table
+    val: tuple[Table, Tensor]
+    test: tuple[Table, Tensor]
 
 
 class InMemory(LightningDataModule):
     """A source, split into training, validation and test, with few or all labels in training.
 
-    Splits, labelled samples, order and augmentation are functions of ``seed`` alone (and of epoch,
-    rank and number of processes, for the order). ``Batch.index`` is the row number of a sample in
-    the source's training part, whatever the seed; in batches of an official test part, its row
-    number there.
+    Splits, labelled samples, order and augmentation are functions of ``seed`` alone (and of
+    ``Place``, for the order). ``Batch.index`` is the row number of a sample in the source's
+    training part, whatever the seed; in batches of an official test part, its row number there.
 
     The data is read when it is first needed: by ``setup`` or by any of the properties.
 
@@ -66,8 +71,9 @@ class InMemory(LightningDataModule):
             others are ``Batch.views``. May be changed between stages as well.
         cycle: after how many visits the augmented views of a training sample recur, so that what
             teachers say of them can be kept; None for new views at each visit.
-        drop_last: leave out the training samples that do not fill the last batch of an epoch (other
-            ones in each epoch). Validation and test always hold every sample exactly once.
+        drop_last: leave out the training samples that do not fill the last batch of an epoch, or
+            its last step where batches are accumulated (other ones in each epoch). Validation and
+            test always hold every sample exactly once.
 
     Raises:
         ValueError: a number is out of its range.
@@ -141,8 +147,7 @@ class InMemory(LightningDataModule):
 
         It covers the arrays, their standardisation, the splits, the labelled samples, the batch
         size, the augmentation and the seed. It leaves out where files lie, and what may differ from
-        one use of the data to the next: ``labelled_only``, ``views``, epoch, rank and number of
-        processes.
+        one use of the data to the next: ``labelled_only``, ``views`` and ``Place``.
         """
         opened = self._opened
         said = hashlib.sha256()
@@ -158,10 +163,13 @@ class InMemory(LightningDataModule):
             *([] if self.cycle is None else [f"cycle {self.cycle}"]),
         )
         said.update(repr(settings).encode())
-        arrays: list[npt.NDArray[np.generic]] = [*opened.parts.train]
-        arrays.extend(opened.parts.test or ())
-        arrays.extend([*opened.rows, opened.labelled])
+        parts = opened.parts
+        arrays: list[npt.NDArray[np.generic] | Pictures] = [*parts.train]
+        arrays.extend([*(parts.test or ()), *(parts.val or ()), *opened.rows, opened.labelled])
         for array in arrays:
+            if isinstance(array, Pictures):
+                said.update(array.digest.encode())
+                continue
             said.update(f"{array.dtype.str} {array.shape}".encode())
             said.update(np.ascontiguousarray(array).data)
         return said.hexdigest()
@@ -172,8 +180,8 @@ class InMemory(LightningDataModule):
         return {
             "train": len(opened.rows.train),
             "labelled": len(opened.labelled),
-            "val": len(opened.rows.val),
-            "test": len(opened.rows.test) if opened.parts.test is None else len(opened.reported),
+            "val": len(opened.val[1]),
+            "test": len(opened.test[1]),
         }
 
     def setup(self, stage: str | None = None) -> None:
@@ -200,8 +208,10 @@ class InMemory(LightningDataModule):
         seed = derive(self.seed, "augment")
         return Batches(table, order, self._place, self._varied, seed, self.views, self.cycle)
 
-    def recurring(self) -> Recurring | None:
-        """The training inputs, where there are finitely many of them: by sample and view."""
+    def recurring(self, split: Literal["train", "val", "test"] = "train") -> Recurring | None:
+        """The inputs of a split, where there are finitely many of them: by sample and view."""
+        if split != "train":
+            return Recurring(*self._held_out(split), views=1, augment=None, seed=0, ragged=True)
         if self._varied is not None and self.cycle is None:
             return None
         opened = self._opened
@@ -211,17 +221,17 @@ class InMemory(LightningDataModule):
 
     def val_dataloader(self) -> Batches:
         """Validation batches in a fixed order, all labelled."""
-        rows = torch.from_numpy(self._opened.rows.val)
-        return Batches(self._opened.known, Sequential(rows, self.batch_size), self._place)
+        table, rows = self._held_out("val")
+        return Batches(table, Sequential(rows, self.batch_size), self._place)
 
     def test_dataloader(self) -> Batches:
         """Test batches in a fixed order, all labelled."""
-        opened = self._opened
-        if opened.parts.test is None:
-            rows = torch.from_numpy(opened.rows.test)
-        else:
-            rows = torch.arange(len(opened.reported))
-        return Batches(opened.reported, Sequential(rows, self.batch_size), self._place)
+        table, rows = self._held_out("test")
+        return Batches(table, Sequential(rows, self.batch_size), self._place)
+
+    def _held_out(self, split: Literal["val", "test"]) -> tuple[Table, Tensor]:
+        """A table and the rows of it that make up a split, ascending."""
+        return self._opened.val if split == "val" else self._opened.test
 
     @property
     def _varied(self) -> Augmentation | None:
@@ -235,18 +245,17 @@ class InMemory(LightningDataModule):
     @cached_property
     def _opened(self) -> _Opened:
         parts = self.source.load()
+        val_share = self.val_share if parts.val is None else None
         test_share = self.test_share if parts.test is None else None
         where = f"data ({type(self.source).__name__})"
-        rows = split(
-            parts.train.labels, parts.classes, self.val_share, test_share, self.seed, where
-        )
+        rows = split(parts.train.labels, parts.classes, val_share, test_share, self.seed, where)
         chosen = rows.train
         if self.labelled is not None and self.labelled != len(rows.train):
             labels = parts.train.labels[rows.train]
             chosen = rows.train[
                 drawn(labels, self.labelled, derive(self.seed, "labelled"), where="data.labelled")
             ]
-        known = self._table(parts.train)
+        known = table_of(parts.train, self.source)
         hidden = known
         if len(chosen) < len(rows.train):
             mask = torch.zeros(len(known), dtype=torch.bool)
@@ -256,34 +265,25 @@ class InMemory(LightningDataModule):
             hidden = Table(known.inputs, target, self.source.mean, self.source.std, mask)
         taught = torch.from_numpy(rows.train)
         if self.synthesise is not None:
-            made = self.synthesise(parts.train.inputs[rows.train], derive(self.seed, "synthesise"))
+            inputs = parts.train.inputs
+            if isinstance(inputs, Pictures):
+                raise UserError("data.synthesise: expected a table of numbers, got files of images")
+            made = self.synthesise(inputs[rows.train], derive(self.seed, "synthesise"))
             taught = torch.cat([taught, torch.arange(len(made)) + len(known)])
-            hidden = self._extended(hidden, torch.from_numpy(made))
-        reported = known if parts.test is None else self._table(parts.test)
+            hidden = extended(hidden, torch.from_numpy(made), self.source)
+        val = (known, torch.from_numpy(rows.val))
+        if parts.val is not None:
+            val = (table_of(parts.val, self.source), torch.arange(len(parts.val.labels)))
+        test = (known, torch.from_numpy(rows.test))
+        if parts.test is not None:
+            test = (table_of(parts.test, self.source), torch.arange(len(parts.test.labels)))
         # An augmentation that does not fit the samples fails here and not in the first epoch.
         known.batch(torch.arange(1), 0, self.augment)
-        return _Opened(parts, rows, chosen, taught, known, hidden, reported)
-
-    def _table(self, samples: Samples) -> Table:
-        # PyTorch warns of arrays that it could not write to, such as views of a file's bytes.
-        inputs, labels = (
-            torch.from_numpy(np.require(array, None, ["C", "W"])) for array in samples
-        )
-        return Table(inputs, labels, self.source.mean, self.source.std)
-
-    def _extended(self, table: Table, made: Tensor) -> Table:
-        """A table with made-up samples behind its own, which nobody has labelled."""
-        size, extra = len(table), len(made)
-        own = torch.ones(size, dtype=torch.bool) if table.mask is None else table.mask
-        return Table(
-            torch.cat([table.inputs, made]),
-            torch.cat([table.target, torch.full((extra,), UNLABELLED)]),
-            self.source.mean,
-            self.source.std,
-            torch.cat([own, torch.zeros(extra, dtype=torch.bool)]),
-        )
+        return _Opened(parts, rows, chosen, taught, known, hidden, val, test)
 
     def _place(self) -> Place:
         if self.trainer is None:
             return Place()
-        return Place(self.trainer.current_epoch, self.trainer.global_rank, self.trainer.world_size)
+        asks = self.trainer
+        accumulated = asks.accumulate_grad_batches
+        return Place(asks.current_epoch, asks.global_rank, asks.world_size, accumulated)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -19,11 +20,17 @@ class Place(NamedTuple):
         epoch: epochs finished before this one.
         rank: number of the process.
         world: number of processes.
+        accumulated: batches of an optimiser step, on each process.
     """
 
     epoch: int = 0
     rank: int = 0
     world: int = 1
+    accumulated: int = 1
+
+
+Request = tuple[Tensor, Tensor | int]
+"""The rows of a batch, (b,) int64, and which visit of them this is, a number or (b,) int64."""
 
 
 class Order(ABC):
@@ -34,8 +41,13 @@ class Order(ABC):
         """How many batches a process sees in an epoch."""
 
     @abstractmethod
-    def rows(self, place: Place) -> Iterator[tuple[Tensor, Tensor | int]]:
+    def rows(self, place: Place) -> Iterator[Request]:
         """For each batch its rows, (b,) int64, and which visit of them this is."""
+
+    def steps(self, place: Place) -> Iterator[Tensor | None]:
+        """For each batch the rows of its whole optimiser step, those of the other batches that are
+        accumulated and of the other processes included; None where nobody descends."""
+        return itertools.repeat(None, self.batches(place))
 
 
 class Sequential(Order):
@@ -57,7 +69,7 @@ class Sequential(Order):
         share = len(range(place.rank, len(self._rows), place.world))
         return -(-share // self.batch_size)
 
-    def rows(self, place: Place) -> Iterator[tuple[Tensor, Tensor | int]]:
+    def rows(self, place: Place) -> Iterator[Request]:
         """The share of the process, in order."""
         share = self._rows[place.rank :: place.world]
         for start in range(0, len(share), self.batch_size):
@@ -69,7 +81,8 @@ class Shuffled(Order):
 
     The global order is cut into global batches of ``world * batch_size`` rows, and each process
     takes every ``world``-th row of each: shares are disjoint and equally long, and the order of a
-    run on one process with the larger batch is the same.
+    run on one process with the larger batch is the same. So it is where batches are accumulated:
+    each optimiser step sees the rows of one larger batch.
 
     With ``size`` larger than the number of rows, the rows are gone through again and again, freshly
     shuffled each time, until ``size`` rows have been seen: the budget of the larger set, spent on
@@ -80,8 +93,9 @@ class Shuffled(Order):
         batch_size: rows of a batch, on each process.
         seed: any whole number.
         size: rows of an epoch; by default n.
-        drop_last: leave out the rows that do not fill a batch. They come in another epoch. A share
-            smaller than one batch is one small batch all the same.
+        drop_last: leave out the rows that do not fill an optimiser step, which is a batch unless
+            several are accumulated. They come in another epoch. A share smaller than one step is
+            one small step all the same.
     """
 
     def __init__(
@@ -101,12 +115,26 @@ class Shuffled(Order):
     def batches(self, place: Place) -> int:
         """The same on every process."""
         share = self.size // place.world
-        if self.drop_last:
-            return max(share // self.batch_size, min(share, 1))
-        return -(-share // self.batch_size)
+        whole = share // (self.batch_size * place.accumulated) * place.accumulated
+        return whole if self.drop_last and whole else -(-share // self.batch_size)
 
-    def rows(self, place: Place) -> Iterator[tuple[Tensor, Tensor | int]]:
+    def rows(self, place: Place) -> Iterator[Request]:
         """The share of the process of this epoch's order."""
+        order, visits = (each[place.rank :: place.world] for each in self._epoch(place))
+        for number in range(self.batches(place)):
+            part = slice(number * self.batch_size, (number + 1) * self.batch_size)
+            yield order[part], visits[part]
+
+    def steps(self, place: Place) -> Iterator[Tensor | None]:
+        """As many consecutive rows of this epoch's order as all batches of a step have."""
+        order, _ = self._epoch(place)
+        size = self.batch_size * place.accumulated * place.world
+        for number in range(self.batches(place)):
+            start = number // place.accumulated * size
+            yield order[start : start + size]
+
+    def _epoch(self, place: Place) -> tuple[Tensor, Tensor]:
+        """The rows of all processes in this epoch's order, and which visit of each this is."""
         rounds = -(-self.size // len(self._rows))
         visits = place.epoch * rounds + torch.arange(rounds)[:, None]
         # Sorting by random keys is a shuffle whose order no generator's state can disturb.
@@ -114,8 +142,4 @@ class Shuffled(Order):
         order = self._rows[torch.from_numpy(keys.argsort(axis=1))].flatten()[: self.size]
         visits = visits.expand(rounds, len(self._rows)).flatten()[: self.size]
         usable = self.size - self.size % place.world
-        order = order[:usable][place.rank :: place.world]
-        visits = visits[:usable][place.rank :: place.world]
-        for number in range(self.batches(place)):
-            part = slice(number * self.batch_size, (number + 1) * self.batch_size)
-            yield order[part], visits[part]
+        return order[:usable], visits[:usable]

@@ -83,7 +83,9 @@ class RelabelledBatches:
         target = self.space.labels(batch.target.where(mask, 0))
         foreign = mask & (target < 0)
         mask = mask & ~foreign
-        own: Batch = batch._replace(target=target.where(mask, UNLABELLED), mask=mask)
+        # How many of these labels the other batches of an optimiser step have is not known.
+        target = target.where(mask, UNLABELLED)
+        own: Batch = batch._replace(target=target, mask=mask, labels=None)
         kept = (~foreign).nonzero().flatten()
         if self.filled:
             if not len(kept):

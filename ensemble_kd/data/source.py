@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,12 @@ class Samples(NamedTuple):
     """Inputs and their labels.
 
     Attributes:
-        inputs: (n, ...) uint8 or float32; bytes stand for [0, 1] in steps of 1/255.
+        inputs: (n, ...) an array of uint8 or float32, or ``Pictures``, which are read when they are
+            needed; bytes stand for [0, 1] in steps of 1/255.
         labels: (n,) int64, all in [0, classes).
     """
 
-    inputs: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+    inputs: Any
     labels: LabelArray
 
 
@@ -32,16 +33,19 @@ class Parts(NamedTuple):
     """All that a source holds.
 
     Attributes:
-        train: the samples to train on and, where ``test`` is None, to split a test part from.
+        train: the samples to train on and, where there are none, to split those for test and
+            validation from.
         test: the official test part, if there is one.
         classes: number of classes.
         names: of the classes, in their order; empty where they have none but their numbers.
+        val: the official validation part, if there is one.
     """
 
     train: Samples
     test: Samples | None
     classes: int
     names: tuple[str, ...] = ()
+    val: Samples | None = None
 
 
 class Source(Protocol):
@@ -52,8 +56,11 @@ class Source(Protocol):
         std: what they are divided by afterwards, > 0.
     """
 
-    mean: Scale
-    std: Scale
+    @property
+    def mean(self) -> Scale: ...
+
+    @property
+    def std(self) -> Scale: ...
 
     def load(self) -> Parts:
         """Read everything.

@@ -19,7 +19,7 @@ class Split(NamedTuple):
 
     Attributes:
         train: (n,) rows to train on.
-        val: (n,) rows to choose by.
+        val: (n,) rows to choose by; empty when the source has a validation part of its own.
         test: (n,) rows to report on; empty when the source has a test part of its own.
     """
 
@@ -94,7 +94,7 @@ def drawn(
 def split(
     labels: LabelArray,
     classes: int,
-    val_share: float,
+    val_share: float | None,
     test_share: float | None,
     seed: int,
     where: str = "data",
@@ -104,7 +104,7 @@ def split(
     Args:
         labels: (n,) classes in [0, classes).
         classes: number of classes.
-        val_share: share of the rows for validation.
+        val_share: share of the rows for validation; None makes no validation part.
         test_share: share of the rows for test; None makes no test part.
         seed: which rows go where.
         where: what the error message calls the data.
@@ -112,21 +112,25 @@ def split(
     Raises:
         UserError: a class has too few samples.
     """
-    parts = 2 if test_share is None else 3
+    made = {"validation": val_share, "test": test_share}
+    names = ["training", *(name for name, share in made.items() if share is not None)]
     counts = np.bincount(labels, minlength=classes)
-    if counts.min() < parts:
+    if counts.min() < len(names):
         rare = int(counts.argmin())
-        names = "training, validation and test" if parts == 3 else "training and validation"
+        listed = (", ".join(names[:-1]), names[-1])
         raise UserError(
-            f"{where}: class {rare} has {counts[rare]} samples, at least {parts} are needed to put "
-            f"one into each of {names}"
+            f"{where}: class {rare} has {counts[rare]} samples, at least {len(names)} are needed "
+            f"to put one into each of {' and '.join(filter(None, listed))}"
         )
     rest = np.arange(len(labels))
     test = rest[:0]
     if test_share is not None:
         size = max(round(test_share * len(labels)), classes)
-        test = drawn(labels, size, derive(seed, "test"), 2, f"{where}: the test part")
+        spare = len(names) - 1
+        test = drawn(labels, size, derive(seed, "test"), spare, f"{where}: the test part")
         rest = np.setdiff1d(rest, test)
+    if val_share is None:
+        return Split(rest, rest[:0], test)
     size = max(round(val_share * len(labels)), classes)
     chosen = drawn(labels[rest], size, derive(seed, "val"), 1, f"{where}: the validation part")
     return Split(np.delete(rest, chosen), rest[chosen], test)

@@ -162,4 +162,6 @@ class TaskBatches:
             (batch.index[:, None] * tasks + number).flatten(),
             None if batch.mask is None else batch.mask.repeat_interleave(tasks),
             tuple(tasked(view) for view in batch.views),
+            labels=None if batch.labels is None else batch.labels * tasks,
+            weight=batch.weight,
         )

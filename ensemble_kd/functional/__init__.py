@@ -26,6 +26,7 @@ from ensemble_kd.functional.merging import (
     teachers_logits,
 )
 from ensemble_kd.functional.min_norm import min_norm_weights
+from ensemble_kd.functional.precision import uncast, widened
 from ensemble_kd.functional.standardise import standardise
 from ensemble_kd.functional.unit import unit
 from ensemble_kd.functional.weights import complement, normalise, spread
@@ -57,6 +58,8 @@ __all__ = [
     "standardise",
     "teachers_logits",
     "total_variation_of_logs",
+    "uncast",
     "unit",
     "wide",
+    "widened",
 ]

@@ -18,6 +18,9 @@ from ensemble_kd.types import UNLABELLED
 
 def wide(values: Tensor) -> Tensor:
     """The same values in float32, or as they are when they are float32 or float64 already."""
+    # Asked many times in each step, nearly always of what is wide already.
+    if values.dtype is torch.float32 or values.dtype is torch.float64:
+        return values
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
@@ -68,14 +71,13 @@ def cross_entropy(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> Ten
     Returns:
         (*,) one value per sample.
     """
+    rows, labels = wide(logits), target
+    if target.ndim > 1:
+        rows, labels = rows.flatten(0, -2), target.flatten()
     values = F.cross_entropy(
-        wide(logits).flatten(0, -2),
-        target.flatten(),
-        ignore_index=UNLABELLED,
-        reduction="none",
-        label_smoothing=smoothing,
+        rows, labels, ignore_index=UNLABELLED, reduction="none", label_smoothing=smoothing
     )
-    return values.view_as(target)
+    return values.view_as(target) if target.ndim > 1 else values
 
 
 def soft_cross_entropy(target_logits: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:

@@ -52,7 +52,7 @@ def stacked(teachers: Sequence[Output], student: Output) -> Tensor:
             )
     if not teachers:
         return wide(student.logits.new_empty(0, *shape))
-    return torch.stack([wide(teacher.logits.detach()) for teacher in teachers])
+    return torch.stack([wide(teacher.logits) for teacher in teachers]).detach()
 
 
 def teachers_logits(teachers: Sequence[Output], student: Output, weights: Tensor) -> Tensor:
@@ -200,5 +200,11 @@ def merged(
 
 
 def _within(target: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """Log-probabilities of a student among the classes that a target knows: those above -inf."""
+    """Log-probabilities of a student among the classes that a target knows: those above -inf.
+
+    Where a target knows all of them, as nearly all do, they are computed once for all teachers. A
+    GPU is not asked whether that is so, since it would have to finish all that it was given first.
+    """
+    if target.device.type == "cpu" and bool((target > -torch.inf).all()):
+        return log_probabilities(logits, temperature).expand(target.shape)
     return log_probabilities(torch.where(target > -torch.inf, logits, -torch.inf), temperature)

@@ -41,7 +41,7 @@ class Gate(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(b, d) to (m, b), which sums to one over the m branches."""
-        shares: Tensor = self.norm(self.linear(features)).relu().softmax(dim=-1)
+        shares = wide(self.norm(self.linear(features))).relu().softmax(dim=-1)
         return shares.T
 
     def mix(self, branched: Branched) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_kd.errors import UserError
+from ensemble_kd.networks.taps import INPUT, listen
+from ensemble_kd.networks.translated import translation
 from ensemble_kd.types import Output, as_output
 
 
@@ -39,8 +41,14 @@ def with_penultimate(network: nn.Module, inputs: Any) -> tuple[Output, Tensor]:
     Raises:
         UserError: the last ``nn.Linear`` did not run.
     """
-    caught: list[Tensor] = []
     last = classifier(network)
+    if last is network:
+        return as_output(network(inputs)), averaged(inputs)
+    if translation(network) is not None:
+        (tap,) = (name + INPUT for name, module in network.named_modules() if module is last)
+        said = listen(network, inputs, [tap])
+        return said, averaged(said.features[tap])
+    caught: list[Tensor] = []
     handle = last.register_forward_pre_hook(lambda module, given: caught.append(given[0]))
     try:
         said = as_output(network(inputs))

@@ -7,10 +7,12 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import activation
 
 from ensemble_kd.errors import UserError, nearest
+from ensemble_kd.networks.translated import translation
 from ensemble_kd.types import Output, as_output
 
 POOLED = ".pooled"
@@ -51,7 +53,8 @@ def listen(network: nn.Module, inputs: Any, taps: Sequence[str] = ()) -> Output:
 
     The hooks live for this call only: networks stay free to be copied, and nothing is left behind,
     also when the network fails. Of a module that runs several times, the last time counts. A
-    network that was compiled is run as it was before, since compiled code does not call hooks.
+    network that ``torch.compile`` has wrapped is run as it was before, since compiled code does not
+    call hooks; one that is translated while it learns (``translating``) is translated with them.
 
     Args:
         network: the network.
@@ -69,12 +72,22 @@ def listen(network: nn.Module, inputs: Any, taps: Sequence[str] = ()) -> Output:
         return as_output(network(inputs))
     network = getattr(network, "_orig_mod", network)
     modules = {name: module for name, module in network.named_modules() if name}
-    caught: dict[str, Any] = {}
-    with ExitStack() as hooks:
-        asked = [_tap(network, name, modules) for name in taps]
-        for tap in asked:
-            _hook(hooks, tap, modules, caught)
-        said = as_output(network(inputs))
+    asked = [_tap(network, name, modules) for name in taps]
+
+    def attach(caught: dict[str, Any]) -> ExitStack:
+        with ExitStack() as hooks:
+            for tap in asked:
+                _hook(hooks, tap, modules, caught)
+            return hooks.pop_all()
+
+    translated = translation(network)
+    if translated is not None and torch.is_grad_enabled():
+        returned, caught = translated.listen(inputs, tuple(taps), attach)
+    else:
+        caught = {}
+        with attach(caught):
+            returned = network(inputs)
+    said = as_output(returned)
     features = {tap.name: _feature(network, tap, caught) for tap in asked}
     return Output(said.logits, {**said.features, **features})
 
@@ -141,6 +154,7 @@ def _ended(
 ) -> None:
     # The very tensor: what is computed from an activation's output is no activation's output.
     caught[name] = before["input"] if before.get("output") is output else None
+    before.clear()
 
 
 def _copied(value: Any) -> Any:

@@ -140,8 +140,7 @@ class _Units(nn.Module):
 
     def forward(self, feature: Tensor) -> Tensor:
         """The feature in float32 or wider, without gradient."""
-        # Autocast would multiply in half precision what was widened.
-        with torch.no_grad(), torch.autocast(feature.device.type, enabled=False):
+        with torch.no_grad():
             centred = wide(feature).movedim(self.axis, -1) - self.mean
             if self.rotation is not None:
                 centred = centred @ self.rotation.mT

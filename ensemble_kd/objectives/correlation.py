@@ -57,9 +57,7 @@ class _Congruence(nn.Module):
         self.factors = factors
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        # Autocast would multiply in half precision what was widened.
-        with torch.autocast(student.device.type, enabled=False):
-            difference = self._kernel(student) - self._kernel(teacher.detach())
+        difference = self._kernel(student) - self._kernel(teacher.detach())
         return difference.square().mean(dim=1)
 
     def _kernel(self, feature: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ class Crd(Objective):
         self.register_buffer("begun", torch.tensor(False))
         self.seed = 0
         self._met = 0
-        self._brought: _Brought | None = None
+        self._brought: list[_Brought] = []
 
     def student_taps(self) -> tuple[str, ...]:
         """The layer of the student."""
@@ -162,21 +162,20 @@ class Crd(Objective):
         self._met = len(numbers)
 
     def settle(self) -> None:
-        """Take the batch's embeddings into the memory.
+        """Take the embeddings of a step's batches into the memory.
 
         Raises:
             UserError: samples have no numbers of their own.
         """
-        if self._brought is None:
+        if not self._brought:
             return
-        brought, self._brought = self._brought, None
-        numbers, labels, fresh = (
-            gathered(part) for part in (brought.numbers, brought.labels, brought.vectors)
-        )
+        parts, self._brought = [list(part) for part in zip(*self._brought, strict=True)], []
+        numbers, labels, fresh = (gathered(torch.cat(part)) for part in parts[:3])
         if not self.begun:
-            counted = gathered(brought.counted.unsqueeze(0)).sum()
+            log_totals, counts = (gathered(torch.stack(part)) for part in parts[3:])
+            counted = counts.sum()
             if counted > 0:
-                logs = gathered(brought.log_totals.unsqueeze(0)).logsumexp(dim=0)
+                logs = log_totals.logsumexp(dim=0)
                 self.log_z.copy_(logs - counted.to(logs).log() + math.log(len(self.memory)))
                 self.begun.fill_(True)
         # A sample may come twice, as where two processes share a batch that is too small.
@@ -226,30 +225,30 @@ class Crd(Objective):
         chosen = chosen & known.unsqueeze(1)
         counted = chosen.sum() + chosen.any(dim=1).sum()
         embedded, log_totals, values = [], [], []
-        # Autocast would multiply in half precision what was widened.
-        with torch.autocast(batch.index.device.type, enabled=False):
-            for k, (heads, teacher) in enumerate(zip(self.heads, teachers, strict=True)):
-                pair = heads(self._of_student(student), self._of_teacher(teacher, k))
-                value = pair[0].new_zeros(len(rows))
-                for way, anchor in enumerate(pair):
-                    # Each embedding meets the memory of the other head.
-                    bank = self.memory.vectors[2 * k + 1 - way].to(anchor)
-                    own = (anchor * bank[rows]).sum(dim=1) / self.temperature
-                    others = anchor @ bank[candidates].mT / self.temperature
-                    total = log_total(own, others, chosen)
-                    now = total - counted.clamp(min=1).to(total).log() + math.log(len(self.memory))
-                    log_z = torch.where(self.begun, self.log_z[k, way].to(now), now)
-                    value = value + contrast(own - log_z, others - log_z, chosen, len(self.memory))
-                    log_totals.append(total)
-                embedded += [each.detach() for each in pair]
-                values.append(value)
+        for k, (heads, teacher) in enumerate(zip(self.heads, teachers, strict=True)):
+            pair = heads(self._of_student(student), self._of_teacher(teacher, k))
+            value = pair[0].new_zeros(len(rows))
+            for way, anchor in enumerate(pair):
+                # Each embedding meets the memory of the other head.
+                bank = self.memory.vectors[2 * k + 1 - way].to(anchor)
+                own = (anchor * bank[rows]).sum(dim=1) / self.temperature
+                others = anchor @ bank[candidates].mT / self.temperature
+                total = log_total(own, others, chosen)
+                now = total - counted.clamp(min=1).to(total).log() + math.log(len(self.memory))
+                log_z = torch.where(self.begun, self.log_z[k, way].to(now), now)
+                value = value + contrast(own - log_z, others - log_z, chosen, len(self.memory))
+                log_totals.append(total)
+            embedded += [each.detach() for each in pair]
+            values.append(value)
         if self.training:
-            self._brought = _Brought(
-                batch.index,
-                batch.target,
-                torch.stack(embedded, dim=1),
-                torch.stack(log_totals).view(-1, 2),
-                counted,
+            self._brought.append(
+                _Brought(
+                    batch.index,
+                    batch.target,
+                    torch.stack(embedded, dim=1),
+                    torch.stack(log_totals).view(-1, 2),
+                    counted,
+                )
             )
         together = torch.stack(values)
         if weights.shape != together.shape:

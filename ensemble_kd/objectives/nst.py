@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -47,10 +46,8 @@ class _Discrepancy(nn.Module):
         if own.ndim == 4 and own.shape[2:] != other.shape[2:]:
             size = min(own.shape[-2], other.shape[-2]), min(own.shape[-1], other.shape[-1])
             own, other = F.adaptive_avg_pool2d(own, size), F.adaptive_avg_pool2d(other, size)
-        # Autocast would multiply in half precision what was widened.
-        with torch.autocast(student.device.type, enabled=False):
-            own, other = _channels(own), _channels(other)
-            return _kernel(own, own) + _kernel(other, other) - 2 * _kernel(own, other)
+        own, other = _channels(own), _channels(other)
+        return _kernel(own, own) + _kernel(other, other) - 2 * _kernel(own, other)
 
 
 def _channels(feature: Tensor) -> Tensor:

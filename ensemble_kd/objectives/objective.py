@@ -61,7 +61,7 @@ class Objective(nn.Module, ABC):
         return False
 
     def settle(self) -> None:
-        """Take into memory what the last batch brought, after the step that it caused.
+        """Take into memory what the batches of a step brought, after that step.
 
         ``forward`` itself changes nothing that a later batch would see.
         """
@@ -76,6 +76,8 @@ class Objective(nn.Module, ABC):
         progress: Progress,
     ) -> Tensor:
         """Value of the objective for each sample.
+
+        ``Term`` calls it: logits, features and weights are float32 or wider, and autocast is off.
 
         Args:
             student: logits (*, c) of the network that learns.

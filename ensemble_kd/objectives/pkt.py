@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ensemble_kd.functional import kl_of_logs, unit, wide
@@ -35,9 +34,7 @@ class Pkt(Comparison):
 
 class _Neighbours(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        # Autocast would multiply in half precision what was widened.
-        with torch.autocast(student.device.type, enabled=False):
-            return kl_of_logs(_neighbours(teacher.detach()), _neighbours(student))
+        return kl_of_logs(_neighbours(teacher.detach()), _neighbours(student))
 
 
 def _neighbours(feature: Tensor) -> Tensor:

@@ -70,12 +70,10 @@ class _Divergence(nn.Module):
         self.heads = heads
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        # Autocast would multiply in half precision what was widened.
-        with torch.autocast(student.device.type, enabled=False):
-            own = self._relations(student)
-            with torch.no_grad():
-                other = self._relations(teacher)
-            return kl_of_logs(other, own).mean(dim=(1, 2))
+        own = self._relations(student)
+        with torch.no_grad():
+            other = self._relations(teacher)
+        return kl_of_logs(other, own).mean(dim=(1, 2))
 
     def _relations(self, feature: Tensor) -> Tensor:
         """(b, heads, l, l) log-probabilities: how each place attends to all."""

@@ -58,14 +58,12 @@ class _Relations(nn.Module):
         self.angle = angle
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        # Autocast would multiply in half precision what was widened.
-        with torch.autocast(student.device.type, enabled=False):
-            distances, cosines = _relations(student, self.angle > 0)
-            with torch.no_grad():
-                distances_t, cosines_t = _relations(teacher, self.angle > 0)
-            # (b, b) over the pairs, (b, b, b) over the triplets with their vertex first
-            of_pairs = F.smooth_l1_loss(distances, distances_t, reduction="none").mean(dim=1)
-            of_angles = F.smooth_l1_loss(cosines, cosines_t, reduction="none").mean(dim=(1, 2))
+        distances, cosines = _relations(student, self.angle > 0)
+        with torch.no_grad():
+            distances_t, cosines_t = _relations(teacher, self.angle > 0)
+        # (b, b) over the pairs, (b, b, b) over the triplets with their vertex first
+        of_pairs = F.smooth_l1_loss(distances, distances_t, reduction="none").mean(dim=1)
+        of_angles = F.smooth_l1_loss(cosines, cosines_t, reduction="none").mean(dim=(1, 2))
         return self.distance * of_pairs + self.angle * of_angles
 
 

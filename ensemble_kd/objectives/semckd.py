@@ -101,9 +101,7 @@ class _CrossLayer(nn.Module):
 
     def _similarities(self, feature: Tensor) -> Tensor:
         """(b, samples) inner products within each part of the batch."""
-        # Autocast would multiply in half precision what was widened.
-        with torch.autocast(feature.device.type, enabled=False):
-            parts = [part @ part.mT for part in feature.flatten(1).split(self.samples)]
+        parts = [part @ part.mT for part in feature.flatten(1).split(self.samples)]
         return torch.cat([F.pad(part, (0, self.samples - part.shape[1])) for part in parts])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ensemble_kd.functional import unit, wide
@@ -30,9 +29,7 @@ class Similarity(Comparison):
 
 class _Similarity(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        # Autocast would multiply in half precision what was widened.
-        with torch.autocast(student.device.type, enabled=False):
-            difference = _likeness(student) - _likeness(teacher.detach())
+        difference = _likeness(student) - _likeness(teacher.detach())
         return difference.square().mean(dim=1)
 
 

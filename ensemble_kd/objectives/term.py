@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ensemble_kd.functional import uncast, wide, widened
 from ensemble_kd.objectives.objective import Objective
 from ensemble_kd.schedules import Constant, Schedule
 from ensemble_kd.types import Batch, Output, Progress
@@ -16,9 +17,15 @@ class Term(nn.Module):
     """An objective with its weight and its schedule: one named entry of a loss.
 
     The scalar is ``weight * schedule(fraction) * mean``, the mean being taken over the labelled
-    samples for an objective that needs labels and over all samples otherwise. A batch in which no
+    samples for an objective that needs labels and over all samples otherwise. Where the batch says
+    how many labels it counts for (``Batch.labels``), the sum over the labelled samples is divided
+    by that: an optimiser step of several batches is then the mean over all of their labelled
+    samples, and not a mean of means. A batch in which no
     sample counts gives zero, with zero gradient. A weight of zero gives zero too, but keeps the
     graph: whatever is learned inside the objective then receives zeros and not nothing.
+
+    Under mixed precision only networks are computed in half: the objective sees logits, features
+    and weights in float32, and autocast is off around it.
 
     Args:
         objective: what is matched.
@@ -52,10 +59,15 @@ class Term(nn.Module):
         Raises:
             ValueError: the objective needs labels and the mask is not one entry per value.
         """
-        values: Tensor = self.objective(student, teachers, weights, batch, progress)
+        # Here and not in each objective: all pass this way, also those that users write, and what
+        # an objective learns (a connector, say) is computed like the rest of it.
+        with uncast(student.logits):
+            values: Tensor = self.objective(
+                widened(student), tuple(map(widened, teachers)), wide(weights), batch, progress
+            )
         strength = self.weight * self.schedule(progress.fraction)
         if not self.objective.needs_labels or batch.mask is None:
-            return strength * values.sum() / max(values.numel(), 1)
+            return _times(strength, values.mean() if values.numel() else values.sum())
         if batch.mask.shape != values.shape:
             # Broadcasting would silently pair the wrong samples.
             raise ValueError(
@@ -64,4 +76,12 @@ class Term(nn.Module):
             )
         # where() and not a product: inf or NaN on an unlabelled sample must not count.
         counted = torch.where(batch.mask, values, values.new_zeros(()))
-        return strength * counted.sum() / batch.mask.sum().clamp(min=1)
+        if batch.labels is not None:
+            # Zero only where no batch of the step has a label.
+            return _times(strength / (batch.labels or 1.0), counted.sum())
+        return _times(strength, counted.sum() / batch.mask.sum().clamp(min=1))
+
+
+def _times(strength: float, value: Tensor) -> Tensor:
+    """The product; the value itself where that is the same, which saves a step on the way back."""
+    return value if strength == 1 else strength * value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from lightning_fabric.utilities import rank_zero_only
@@ -48,17 +50,31 @@ class StageProgress(Callback):
         """
         self._say(f"{self.place}  reused (digest {digest[:8]})\n")
 
-    def kept(self, teacher: str, views: int, samples: int, seconds: float) -> None:
-        """Say that what a teacher says was computed once for all.
+    @contextmanager
+    def answering(
+        self, teachers: Sequence[str], views: int, samples: int
+    ) -> Iterator[Callable[[float], None]]:
+        """Show how far teachers have come that answer once for all, and say when they are done.
 
         Args:
-            teacher: its name.
+            teachers: their names.
             views: inputs of each sample.
             samples: how many there are.
-            seconds: how long it took.
+
+        Yields:
+            What to call with the share that is done, in [0, 1].
         """
+        started = time.perf_counter()
         of = f"{views} views of {samples:,}" if views > 1 else f"{samples:,}"
-        self._say(f"{self.place}  {teacher} answered once: {of} samples  {_duration(seconds)}\n")
+        doing = f"{self.place}  {', '.join(teachers)} {{}} once: {of} samples"
+        bar = _Bar.on_terminal(self._file, doing.format("answering"), 1.0)
+        try:
+            yield (lambda share: None) if bar is None else (lambda share: bar.move(share, ""))
+        finally:
+            if bar is not None:
+                bar.stop()
+        took = _duration(time.perf_counter() - started)
+        self._say(f"{doing.format('answered')}  {took}\n")
 
     def announced(self, text: str) -> None:
         """Keep a line until the stage has ended.
@@ -74,7 +90,7 @@ class StageProgress(Callback):
         if not trainer.is_global_zero:
             return
         self._bar = _Bar.on_terminal(
-            self._file, self.place, self.epochs, self.epochs * trainer.num_training_batches
+            self._file, self.place, self.epochs * trainer.num_training_batches
         )
         if self._bar is None:
             self._say(self._beginning())
@@ -86,7 +102,7 @@ class StageProgress(Callback):
         """Move the bar."""
         if self._bar is not None:
             done = trainer.current_epoch * trainer.num_training_batches + batch_idx + 1
-            self._bar.move(done, trainer.current_epoch + 1)
+            self._bar.move(done, f"epoch {trainer.current_epoch + 1}/{self.epochs}")
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Complete the line."""
@@ -124,37 +140,35 @@ class StageProgress(Callback):
 class _Bar:
     """A bar on a terminal, drawn anew at most once in ``INTERVAL`` and by no thread of its own."""
 
-    def __init__(self, console: Any, place: str, epochs: int, batches: float) -> None:
+    def __init__(self, console: Any, doing: str, total: float) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn(f"epoch {{task.fields[epoch]}}/{epochs}"),
+            TextColumn("{task.fields[where]}", markup=False),
             TimeRemainingColumn(),
             console=console,
             auto_refresh=False,
             transient=True,
         )
-        known = batches if batches != float("inf") else None
-        self._task = self._progress.add_task(place, total=known, epoch=1)
+        known = total if total != float("inf") else None
+        self._task = self._progress.add_task(doing, total=known, where="")
         self._drawn = time.monotonic()
         self._progress.start()
 
     @classmethod
-    def on_terminal(
-        cls, file: TextIO | None, place: str, epochs: int, batches: float
-    ) -> _Bar | None:
+    def on_terminal(cls, file: TextIO | None, doing: str, total: float) -> _Bar | None:
         """A bar, unless there is no terminal to draw it on."""
         console = open_console(file)
-        return cls(console, place, epochs, batches) if console.is_terminal else None
+        return cls(console, doing, total) if console.is_terminal else None
 
-    def move(self, done: float, epoch: int) -> None:
-        """Say how many batches are done; often no more than one comparison."""
+    def move(self, done: float, where: str) -> None:
+        """Say how much is done; often no more than one comparison."""
         now = time.monotonic()
         if now - self._drawn >= INTERVAL:
             self._drawn = now
-            self._progress.update(self._task, completed=done, epoch=epoch, refresh=True)
+            self._progress.update(self._task, completed=done, where=where, refresh=True)
 
     def stop(self) -> None:
         """Remove the bar."""

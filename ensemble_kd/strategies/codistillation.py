@@ -49,8 +49,6 @@ class Codistillation(Strategy):
         partition: ``disjoint`` gives each sample to one replica for good, by a hash of its index,
             so that the replicas share a batch among them; ``same`` shows every sample to all. In a
             batch that leaves a replica fewer than two samples it has no loss.
-        accumulated: batches of an optimiser step; steps are counted as if all had so many, also
-            the last of an epoch.
         seed: of the partition.
 
     Raises:
@@ -65,14 +63,12 @@ class Codistillation(Strategy):
         burn_in: int = 100,
         exchange: int = 50,
         partition: Partition = "disjoint",
-        accumulated: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__()
         for name, value, least in (
             ("burn_in", burn_in, 0),
             ("exchange", exchange, 1),
-            ("accumulated", accumulated, 1),
         ):
             if value < least:
                 raise ValueError(f"{name} must be an integer >= {least}, got {value}")
@@ -87,9 +83,9 @@ class Codistillation(Strategy):
         self.burn_in = burn_in
         self.exchange = exchange
         self.partition: Partition = partition
-        self.accumulated = accumulated
         self.seed = derive(seed, "partition")
         self.copies: MovingAverage | None = None
+        self._copied_at = -1
 
     def meet(self, student: nn.Module) -> None:
         """Make room for the copies."""
@@ -114,8 +110,9 @@ class Codistillation(Strategy):
     ) -> Iterator[Turn]:
         """One turn: all replicas step together, each on its share of the batch."""
         if self._exchanges(progress.step):
+            self._copied_at = progress.step
             self._copies().start(self.branches.networks(student))
-        started = progress.step // self.accumulated >= self.burn_in
+        started = progress.step >= self.burn_in
         taught = teachers(batch, progress) if started else ()
         terms: dict[str, Tensor] = {}
         replicas = zip(self.branches.names(), self.branches.networks(student), strict=True)
@@ -134,11 +131,10 @@ class Codistillation(Strategy):
             terms |= prefixed(name, losses)
         yield Turn("student", terms)
 
-    def _exchanges(self, batches: int) -> bool:
-        """Whether the replicas are copied now, before the optimiser step that begins here."""
-        step, within = divmod(batches, self.accumulated)
+    def _exchanges(self, step: int) -> bool:
+        """Whether the replicas are copied now: before a step, and not between its batches."""
         since = step - self.burn_in
-        return within == 0 and since >= 0 and since % self.exchange == 0
+        return step != self._copied_at and since >= 0 and since % self.exchange == 0
 
     def _share(self, batch: Batch, number: int) -> Tensor | None:
         """The samples of a batch that belong to a replica, None for all of them."""

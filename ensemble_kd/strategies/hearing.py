@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ensemble_kd.functional import wide
 from ensemble_kd.teachers.label_space import refined
 from ensemble_kd.types import NEVER, Batch, Output, labelled
 
 
 def heard(voices: tuple[Output, ...], learner: Output, batch: Batch) -> tuple[Output, ...]:
-    """Voices as the learner hears them, with logits for each of its classes.
+    """Voices as the learner hears them, with logits for each of its classes, in float32 or wider.
 
     A coarse voice is refined, see there. Of a labelled sample whose label a voice knows, the
     classes that it does not know are ruled out (``NEVER``): it is one of the others. Of any other
@@ -48,6 +49,10 @@ def of_those_who_know(weights: Tensor, voices: tuple[Output, ...], batch: Batch)
 
 
 def _one(voice: Output, learner: Output, batch: Batch) -> Output:
+    # Float16 would take ``NEVER`` for -inf.
+    logits = wide(voice.logits)
+    if logits is not voice.logits:
+        voice = voice._replace(logits=logits)
     if voice.groups is None:
         return voice
     fine = refined(voice, learner)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ensemble_kd.functional import log_probabilities, mean_logits, spread, stacked
+from ensemble_kd.functional import log_probabilities, mean_logits, spread, stacked, uncast
 from ensemble_kd.functional.targets import (
     best_combination,
     least_error_weights,
@@ -139,7 +139,8 @@ class KDCL(Strategy):
         names = self.branches.names()
         p = torch.stack([log_probabilities(said[name].logits[known]).exp() for name in names])
         missed = p - F.one_hot(batch.target[known], p.shape[-1]).to(p)
-        self.errors += torch.einsum("i...c,j...c->ij", missed, missed)
+        with uncast(missed):
+            self.errors += torch.einsum("i...c,j...c->ij", missed, missed)
 
     def _inputs(self, batch: Batch) -> tuple[Any, ...]:
         count = len(self.branches.names())

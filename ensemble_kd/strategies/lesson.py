@@ -8,6 +8,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from ensemble_kd.functional import uncast, wide
 from ensemble_kd.networks.taps import listen
 from ensemble_kd.objectives import Objective, Term
 from ensemble_kd.strategies.hearing import heard, of_those_who_know
@@ -33,6 +34,8 @@ class Lesson(nn.Module):
         self.terms = nn.ModuleDict(terms)
         self.weighting = weighting
         self.of_peers = nn.ModuleDict()
+        # Asked for in each step, and found by walking through all modules.
+        self._found: dict[str, list[Objective]] = {}
 
     def taps(self) -> tuple[str, ...]:
         """The features of the learner that the terms need."""
@@ -83,6 +86,7 @@ class Lesson(nn.Module):
             return
         if name != "student":
             self.of_peers[name] = copy.deepcopy(self.terms).train()
+            self._found.pop(name, None)
         for objective in self._objectives(name):
             if objective.student_taps():
                 objective.meet(learner, voices)
@@ -105,7 +109,11 @@ class Lesson(nn.Module):
         Of a sample whose label a voice does not know, that voice does not speak; the others share
         its weight.
         """
-        weights: Tensor = self.weighting(heard(voices, learner, batch), learner, batch, progress)
+        learner = learner._replace(logits=wide(learner.logits))
+        with uncast(learner.logits):
+            weights: Tensor = self.weighting(
+                heard(voices, learner, batch), learner, batch, progress
+            )
         return of_those_who_know(weights, voices, batch)
 
     def losses(
@@ -144,7 +152,10 @@ class Lesson(nn.Module):
         return cast(nn.ModuleDict, self.of_peers[name]) if name in self.of_peers else self.terms
 
     def _objectives(self, name: str = "student") -> list[Objective]:
-        return [part for part in self._terms(name).modules() if isinstance(part, Objective)]
+        if name not in self._found:
+            parts = self._terms(name).modules()
+            self._found[name] = [part for part in parts if isinstance(part, Objective)]
+        return self._found[name]
 
 
 def detached(output: Output) -> Output:

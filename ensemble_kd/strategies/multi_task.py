@@ -122,6 +122,10 @@ class OneTask(Strategy):
         """Those of the inner strategy."""
         return self.inner.predictors(student)
 
+    def learners(self, student: nn.Module) -> dict[str, nn.Module]:
+        """Those of the inner strategy."""
+        return self.inner.learners(student)
+
     def deliverable(self, student: nn.Module) -> nn.Module:
         """That of the inner strategy."""
         return self.inner.deliverable(student)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_kd.errors import UserError
-from ensemble_kd.functional import merged_kl, spread, wide
+from ensemble_kd.functional import merged_kl, spread, uncast, wide
 from ensemble_kd.networks.penultimate import classifier
 from ensemble_kd.objectives import Objective, Term
 from ensemble_kd.schedules import Positive, Schedule
@@ -49,8 +49,10 @@ class Attention(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(m, b, d) to (a, m, b): each peer's weights over all m, summing to one; a = m peers."""
         # a: the peer that listens, m: the peer that is heard, b: batch, k: projection
-        scores = torch.einsum("abk,mbk->amb", self.query(features), self.key(features))
-        return wide(scores).softmax(dim=1)
+        with uncast(features):
+            features = wide(features)
+            scores = torch.einsum("abk,mbk->amb", self.query(features), self.key(features))
+        return scores.softmax(dim=1)
 
 
 class Mixed(Objective):

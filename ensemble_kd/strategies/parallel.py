@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from ensemble_kd.functional import uncast, widened
 from ensemble_kd.objectives import Term
 from ensemble_kd.strategies.hearing import heard
 from ensemble_kd.strategies.lesson import Lesson, detached
@@ -57,7 +58,9 @@ class Parallel(Strategy):
         if weighting.learns_afterwards:
             with torch.no_grad():
                 after = as_output(student(batch.inputs))
-            judged = weighting.afterwards(
-                weights, heard(taught, learned, batch), detached(learned), after, batch, progress
-            )
+            voices = heard(taught, learned, batch)
+            with uncast(weights):
+                judged = weighting.afterwards(
+                    weights, voices, widened(detached(learned)), widened(after), batch, progress
+                )
             yield Turn("weighting", judged)

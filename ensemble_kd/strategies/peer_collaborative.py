@@ -105,6 +105,10 @@ class PeerCollaborative(Strategy):
             return self.branches.predictors(list(self._met()[1].networks))
         return self.branches.predictors(self.branches.networks(student))
 
+    def learners(self, student: nn.Module) -> dict[str, nn.Module]:
+        """``student``, ``peer/1``, ``peer/2`` and so on: the branches, not their averages."""
+        return self.branches.predictors(self.branches.networks(student))
+
     def deliverable(self, student: nn.Module) -> nn.Module:
         """The student's moving average, or the student."""
         return self._met()[1].networks[0] if self.deliver == "average" else student

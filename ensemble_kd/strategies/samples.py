@@ -15,6 +15,9 @@ Samples = TypeVar("Samples", Batch, Output)
 def chosen(samples: Samples, rows: Tensor) -> Samples:
     """Some samples of a batch, or what was said of them.
 
+    How many labels the like of them have in a whole optimiser step is not known: means over the
+    labelled ones are then those of the batch alone.
+
     Args:
         samples: every tensor in it has the samples on its first axis.
         rows: (n,) int64 numbers of the samples, or (b,) bool.
@@ -22,4 +25,4 @@ def chosen(samples: Samples, rows: Tensor) -> Samples:
     picked: Samples = pytree.tree_map(
         lambda part: part[rows] if isinstance(part, Tensor) else part, samples
     )
-    return picked
+    return picked._replace(labels=None) if isinstance(picked, Batch) else picked

@@ -70,7 +70,11 @@ class Strategy(nn.Module, ABC):
     def turns(
         self, student: nn.Module, teachers: Ensemble, batch: Batch, progress: Progress
     ) -> Iterator[Turn]:
-        """The moves of one batch, in order; code after a ``yield`` sees the stepped weights."""
+        """The moves of one batch, in order; code after a ``yield`` sees the stepped weights.
+
+        Where several batches are accumulated for one step, the code after the only ``yield`` runs
+        once, for the last of them.
+        """
 
     def validated(self, said: Mapping[str, Output], batch: Batch, progress: Progress) -> None:
         """Hear what the predictors, by name, said of a validation batch.
@@ -85,6 +89,10 @@ class Strategy(nn.Module, ABC):
         """
         return {"student": self.deliverable(student)}
 
+    def learners(self, student: nn.Module) -> dict[str, nn.Module]:
+        """The networks that learn, by name, which need not be those that are reported."""
+        return self.predictors(student)
+
     def deliverable(self, student: nn.Module) -> nn.Module:
         """The network that is exported and that may teach a later stage."""
         return student
@@ -93,3 +101,16 @@ class Strategy(nn.Module, ABC):
 def objectives(strategy: Strategy) -> list[Objective]:
     """Every objective that a strategy holds."""
     return [part for part in strategy.modules() if isinstance(part, Objective)]
+
+
+def learning(strategy: Strategy, student: nn.Module) -> list[nn.Module]:
+    """The student and the networks of a strategy that learn, each once.
+
+    What a strategy makes of parts of others, such as a head on the student's trunk, is none.
+    """
+    own = set(map(id, strategy.modules()))
+    found = {id(student): student}
+    for network in strategy.learners(student).values():
+        if id(network) in own and any(p.requires_grad for p in network.parameters()):
+            found[id(network)] = network
+    return list(found.values())

@@ -1,9 +1,9 @@
 """Networks that teach: frozen, together, and as one predictor."""
 
-from ensemble_kd.teachers.cached import Cached, Kept, Memory
+from ensemble_kd.teachers.cached import Cached, Kept, Remembered
 from ensemble_kd.teachers.ensemble import Ensemble
 from ensemble_kd.teachers.frozen import Frozen
-from ensemble_kd.teachers.keeping import Keeping, kept_in_memory, kept_on_disk
+from ensemble_kd.teachers.keeping import Keeping
 from ensemble_kd.teachers.label_space import (
     Classes,
     Covered,
@@ -13,6 +13,7 @@ from ensemble_kd.teachers.label_space import (
     refined,
     translated,
 )
+from ensemble_kd.teachers.memory import Memory, Places, side_by_side
 from ensemble_kd.teachers.mixture import Mixture
 from ensemble_kd.teachers.quick import Quick
 from ensemble_kd.teachers.trajectory import Trajectory
@@ -28,12 +29,13 @@ __all__ = [
     "LabelSpace",
     "Memory",
     "Mixture",
+    "Places",
     "Quick",
+    "Remembered",
     "Trajectory",
     "Translated",
     "covered",
-    "kept_in_memory",
-    "kept_on_disk",
     "refined",
+    "side_by_side",
     "translated",
 ]

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, cast
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from ensemble_kd.errors import UserError
 from ensemble_kd.teachers.ensemble import Ensemble
 from ensemble_kd.teachers.frozen import Frozen
+from ensemble_kd.teachers.memory import Memory
 from ensemble_kd.types import NEVER, Batch, Output, Progress
 
 
 class Kept(Protocol):
-    """What one teacher said of all recurring inputs."""
+    """One part of what a teacher said of all recurring inputs, such as its logits."""
 
     def read(self, index: Tensor, view: Tensor) -> Tensor:
-        """Logits (b, c) of samples (b,) in views (b,), both int64, in the teacher's own classes.
+        """(b, ...) for samples (b,) in views (b,), both int64.
 
         Raises:
             UserError: a sample or a view was not kept.
@@ -26,70 +26,86 @@ class Kept(Protocol):
         ...
 
 
+class Remembered(NamedTuple):
+    """What one teacher said of all recurring inputs, in its own classes.
+
+    Attributes:
+        logits: (b, c) when read.
+        features: by tap.
+    """
+
+    logits: Kept
+    features: Mapping[str, Kept]
+
+    def read(self, index: Tensor, view: Tensor) -> Output:
+        """What it said of samples (b,) in views (b,), where ``index`` is.
+
+        Raises:
+            UserError: a sample or a view was not kept.
+        """
+        here = index.device
+        features = {tap: kept.read(index, view).to(here) for tap, kept in self.features.items()}
+        return Output(self.logits.read(index, view).to(here), features)
+
+
 class Cached(Ensemble):
     """Teachers that answer from what was kept, and live where nothing was.
 
     A batch whose views do not recur, or that does not say which they are, is answered live. So is
-    every batch of a teacher without a record.
+    every batch of a teacher of which nothing was kept.
 
     Args:
         teachers: the frozen networks, in order.
-        kept: what each of them said; None for those that answer live.
+        remembered: what each of them said; None for those that answer live.
         exact: whether it was kept as it was, and not in a format that drops unlikely classes.
     """
 
     def __init__(
-        self, teachers: Sequence[Frozen], kept: Sequence[Kept | None], exact: bool = True
+        self,
+        teachers: Sequence[Frozen],
+        remembered: Sequence[Remembered | None],
+        exact: bool = True,
     ) -> None:
         super().__init__(teachers)
-        self.kept = tuple(kept)
+        self.remembered = tuple(remembered)
         self.exact = exact
+        self._joined = _joined(self.remembered)
 
     def forward(self, batch: Batch, progress: Progress) -> tuple[Output, ...]:
         """What each teacher says of the batch: m outputs, without gradient."""
         if batch.view is None:
             return super().forward(batch, progress)
-        members = [cast(Frozen, member) for member in self.members]
+        if self._joined is not None:
+            every = self._joined.read_all(batch.index, batch.view)
+            said = [Output(logits.to(batch.index.device)) for logits in every]
+            return tuple(map(self._translated, self.teachers, said))
         return tuple(
-            teacher(batch.inputs) if kept is None else self._read(teacher, kept, batch, batch.view)
-            for teacher, kept in zip(members, self.kept, strict=True)
+            teacher(batch.inputs)
+            if known is None
+            else self._translated(teacher, known.read(batch.index, batch.view))
+            for teacher, known in zip(self.teachers, self.remembered, strict=True)
         )
 
-    def _read(self, teacher: Frozen, kept: Kept, batch: Batch, view: Tensor) -> Output:
-        logits = kept.read(batch.index, view).to(batch.index.device)
+    def _translated(self, teacher: Frozen, said: Output) -> Output:
         if not self.exact:
             # What was dropped is hardly possible; it is no class of which nothing is said.
-            logits = logits.masked_fill(logits == -torch.inf, NEVER)
-        return teacher.translated(Output(logits))
+            said = said._replace(logits=said.logits.masked_fill(said.logits == -torch.inf, NEVER))
+        return teacher.translated(said)
 
 
-class Memory:
-    """Outputs in memory.
+def _joined(remembered: Sequence[Remembered | None]) -> Memory | None:
+    """The memory that holds the answers of exactly these teachers, in this order, if there is one.
 
-    Args:
-        index: (n,) int64, ascending: the numbers of the samples.
-        logits: (views, n, c).
+    One look for all of them costs hardly more than one for a single teacher.
     """
-
-    def __init__(self, index: Tensor, logits: Tensor) -> None:
-        self.index = index
-        self.logits = logits
-        # Numbers are mostly dense: a table finds a place faster than a search does.
-        self._places = torch.full((int(index.max()) + 1,), len(index))
-        self._places[index] = torch.arange(len(index))
-
-    def read(self, index: Tensor, view: Tensor) -> Tensor:
-        """Logits (b, c) of samples (b,) in views (b,), both int64.
-
-        Raises:
-            UserError: a sample or a view was not kept.
-        """
-        try:
-            return self.logits[view.cpu(), self._places[index.cpu()]]
-        except IndexError as failure:
-            views, samples = self.logits.shape[:2]
-            raise UserError(
-                f"cache: expected one of {samples} samples in one of {views} views, got one of "
-                f"which the teachers were not asked (numbers {int(index.min())} to "
-                f"{int(index.max())}): cache=off answers live"
-            ) from failure
+    memories = [
+        known.logits
+        for known in remembered
+        if known is not None and not known.features and isinstance(known.logits, Memory)
+    ]
+    if not memories or len(memories) != len(remembered):
+        return None
+    first = memories[0]
+    same = all(memory.values is first.values for memory in memories)
+    in_order = [memory.number for memory in memories] == list(range(first.values.shape[1]))
+    return first if same and in_order else None

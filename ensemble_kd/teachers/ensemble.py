@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -20,10 +21,16 @@ class Ensemble(nn.Module):
     def __init__(self, teachers: Sequence[Frozen] = ()) -> None:
         super().__init__()
         self.members = nn.ModuleList(teachers)
+        self.teachers = tuple(teachers)
 
     def __len__(self) -> int:
         return len(self.members)
 
     def forward(self, batch: Batch, progress: Progress) -> tuple[Output, ...]:
         """What each teacher says of the batch: m outputs, without gradient."""
-        return tuple(teacher(batch.inputs) for teacher in self.members)
+        said = zip(self.teachers, self.own(batch.inputs), strict=True)
+        return tuple(teacher.translated(own) for teacher, own in said)
+
+    def own(self, inputs: Any) -> tuple[Output, ...]:
+        """What each network itself says of some inputs, in its own classes."""
+        return tuple(teacher.own(inputs) for teacher in self.teachers)

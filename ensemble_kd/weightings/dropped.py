@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ensemble_kd.functional import normalise, spread
 from ensemble_kd.types import Batch, Output, Progress
-from ensemble_kd.weightings.draws import draws
+from ensemble_kd.weightings.draws import draws, draws_of_samples
 from ensemble_kd.weightings.weighting import Weighting
 
 Per = Literal["batch", "sample"]
@@ -26,7 +26,8 @@ class Dropped(Weighting):
     Args:
         p: probability to keep a teacher, in [0, 1]. 1 is uniform, 0 keeps exactly one.
         per: whether the choice is made for each batch or for each sample.
-        seed: with ``progress.step`` it determines the choice.
+        seed: with ``progress.step`` it determines the choice; for each sample, with
+            ``Batch.index`` as well, so that it matters to no sample in which batch it is.
 
     Raises:
         ValueError: an argument is out of range.
@@ -46,8 +47,11 @@ class Dropped(Weighting):
         self, teachers: tuple[Output, ...], student: Output, batch: Batch, progress: Progress
     ) -> Tensor:
         """(m, *), one over the number of kept teachers for them and zero for the others."""
-        samples = student.logits.shape[:-1] if self.per == "sample" else ()
-        chance = draws(self.seed, progress.step, (len(teachers), *samples))
+        if self.per == "batch":
+            chance = draws(self.seed, progress.step, (len(teachers),))
+        else:
+            own = (len(teachers), *student.logits.shape[1:-1])
+            chance = draws_of_samples(self.seed, progress.step, batch.index, own).movedim(1, 0)
         # The smallest of the draws is kept in any case; none of the others is affected.
         smallest = chance.argsort(dim=0).argsort(dim=0) == 0
         weights = normalise(((chance < self.p) | smallest).double())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ensemble_kd.functional import spread
+from ensemble_kd.functional import wide
 from ensemble_kd.types import Batch, Output, Progress
 from ensemble_kd.weightings.weighting import Weighting
 
@@ -17,5 +16,5 @@ class Uniform(Weighting):
         self, teachers: tuple[Output, ...], student: Output, batch: Batch, progress: Progress
     ) -> Tensor:
         """(m, *) with the value 1/m."""
-        count = len(teachers)
-        return spread(torch.full((count,), 1 / max(count, 1)), student.logits)
+        count, logits = len(teachers), wide(student.logits)
+        return logits.new_full((count, *logits.shape[:-1]), 1 / max(count, 1))

@@ -49,7 +49,7 @@ def fill() -> Callable[..., Path]:
         form = form or Float32()
         shelf = Shelf(root, shard_bytes)
         with shelf.locked(key):
-            writer = shelf.writing(key, {"teacher": "t"}, INDEX, VIEWS, CLASSES, form)
+            writer = shelf.writing(key, {"teacher": "t"}, INDEX, VIEWS, (CLASSES,), form)
             for view, start, stop in writer.missing(4):
                 rows, views = INDEX[start:stop], torch.full((stop - start,), view)
                 writer.write(view, start, form.encode(outputs(view, start, stop), rows, views))

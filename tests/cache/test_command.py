@@ -21,7 +21,7 @@ THIRD = "cd" * 32
 def unfinished(root: Path, key: str, index: Tensor) -> Path:
     shelf = Shelf(root)
     with shelf.locked(key):
-        writer = shelf.writing(key, {}, index, 2, 5, Float16())
+        writer = shelf.writing(key, {}, index, 2, (5,), Float16())
         said = torch.zeros(4, 5)
         writer.write(1, 4, Float16().encode(said, said, said))
     return writer.folder
@@ -41,9 +41,11 @@ def store(tmp_path: Path, fill: Fill, key: str, index: Tensor) -> Path:
 def test_lists_what_is_kept(store: Path, key: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls", "--root", str(store)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [key[:32], "record", "11", "3", "5", "topk-3"] in [line[:6] for line in lines]
-    assert [THIRD[:32], "unfinished", "11", "2", "5", "float16"] in [line[:6] for line in lines]
-    assert [f"{OTHER[:32]}.damaged-1", "damaged", "11"] in [line[:3] for line in lines]
+    assert [key[:32], "record", "-", "11", "3", "5", "topk-3"] in [line[:7] for line in lines]
+    assert [THIRD[:32], "unfinished", "-", "11", "2", "5", "float16"] in [
+        line[:7] for line in lines
+    ]
+    assert [f"{OTHER[:32]}.damaged-1", "damaged", "-", "11"] in [line[:4] for line in lines]
 
 
 def test_the_store_is_the_one_of_the_runs(
@@ -155,7 +157,7 @@ def test_gc_leaves_alone_what_is_being_written(
     assert not list(root.glob("*.damaged-*"))
     shelf = Shelf(root)
     with shelf.locked(THIRD):
-        assert shelf.writing(THIRD, {}, index, 2, 5, Float16()).written.sum() == 4
+        assert shelf.writing(THIRD, {}, index, 2, (5,), Float16()).written.sum() == 4
 
 
 def test_gc_finishes_what_a_killed_one_began(store: Path, key: str) -> None:

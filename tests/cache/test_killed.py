@@ -25,7 +25,7 @@ CHILD = """
         shelf = Shelf(root, 50_000)
         form, index = Float32(), torch.arange(3000)
         with shelf.locked(key):
-            writer = shelf.writing(key, {}, index, 4, 300, form)
+            writer = shelf.writing(key, {}, index, 4, (300,), form)
             for view, start, stop in writer.missing(64):
                 rows = index[start:stop]
                 said = torch.sin(rows[:, None] * 0.7 + torch.arange(300) + view)

@@ -55,7 +55,7 @@ def test_every_format_reads_as_it_decodes(
 def test_says_what_it_holds(tmp_path: Path, fill: Fill, index: Tensor, key: str) -> None:
     folder = fill(tmp_path, shard_bytes=4 * ROW)
     record = Record(folder)
-    assert (record.samples, record.views, record.classes) == (11, 3, 5)
+    assert (record.samples, record.views, record.shape) == (11, 3, (5,))
     assert record.key == key
     assert record.described == {"teacher": "t"}
     assert torch.equal(record.index, index)
@@ -203,12 +203,13 @@ def test_a_manifest_that_was_changed_is_damage(tmp_path: Path, fill: Fill) -> No
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema": 2},
+        {"schema": 3},
         {"format": "float64"},
         {"format": 3},
         {"samples": 0},
         {"views": 2.0},
-        {"classes": True},
+        {"shape": [True]},
+        {"shape": []},
         {"shards": {"view-0000-00000.bin": 3}},
         {"shards": None},
         {"described": []},

@@ -136,13 +136,13 @@ def test_a_root_that_cannot_be_written_to_is_one_clear_line(tmp_path: Path, key:
 def test_writing_needs_the_lock_of_its_key(tmp_path: Path, index: Tensor, key: str) -> None:
     shelf = Shelf(tmp_path)
     with pytest.raises(ValueError, match="inside of locked"):
-        shelf.writing(key, {}, index, 1, 5, Float32())
+        shelf.writing(key, {}, index, 1, (5,), Float32())
     with shelf.locked(OTHER), pytest.raises(ValueError, match="inside of locked"):
-        shelf.writing(key, {}, index, 1, 5, Float32())
+        shelf.writing(key, {}, index, 1, (5,), Float32())
     with shelf.locked(key):
-        shelf.writing(key, {}, index, 1, 5, Float32())
+        shelf.writing(key, {}, index, 1, (5,), Float32())
     with pytest.raises(ValueError, match="inside of locked"):
-        shelf.writing(key, {}, index, 1, 5, Float32())
+        shelf.writing(key, {}, index, 1, (5,), Float32())
 
 
 def test_arguments_are_checked(tmp_path: Path, index: Tensor, key: str) -> None:
@@ -150,15 +150,15 @@ def test_arguments_are_checked(tmp_path: Path, index: Tensor, key: str) -> None:
     with shelf.locked(key):
         for wrong in (index.flip(0), index - 1, torch.tensor([1, 1])):
             with pytest.raises(ValueError, match="index must be ascending"):
-                shelf.writing(key, {}, wrong, 3, 5, form)
+                shelf.writing(key, {}, wrong, 3, (5,), form)
         for shape in (index.float(), index[None], index[:0]):
             with pytest.raises(ValueError, match="index must be"):
-                shelf.writing(key, {}, shape, 3, 5, form)
-        with pytest.raises(ValueError, match="views and classes must be > 0"):
-            shelf.writing(key, {}, index, 0, 5, form)
+                shelf.writing(key, {}, shape, 3, (5,), form)
+        with pytest.raises(ValueError, match="views and sizes must be > 0"):
+            shelf.writing(key, {}, index, 0, (5,), form)
         for described in ({"a": float("nan")}, {"a": Path()}):
             with pytest.raises(ValueError, match="described must be JSON"):
-                shelf.writing(key, described, index, 3, 5, form)
+                shelf.writing(key, described, index, 3, (5,), form)
 
 
 def test_a_lock_is_waited_for_or_not(tmp_path: Path, key: str) -> None:
@@ -186,7 +186,7 @@ PRODUCER = """
         if shelf.find(key) is None:
             with open(root / "log", "a") as log:
                 log.write("wrote\\n")
-            writer = shelf.writing(key, {}, torch.arange(9), 2, 3, Float32())
+            writer = shelf.writing(key, {}, torch.arange(9), 2, (3,), Float32())
             for view, start, stop in writer.missing(2):
                 time.sleep(0.01)
                 said = torch.full((stop - start, 3), float(view))

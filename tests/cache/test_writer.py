@@ -25,7 +25,7 @@ SHARD_BYTES = 60  # three rows of five classes
 def begin(root: Path, key: str, index: Tensor, **other: Any) -> Writer:
     """A writer whose lock is given back, as after the death of its process."""
     shelf = Shelf(root, other.pop("shard_bytes", SHARD_BYTES))
-    arguments = {"described": {"teacher": "t"}, "views": 3, "classes": 5, "format": Float32()}
+    arguments = {"described": {"teacher": "t"}, "views": 3, "shape": (5,), "format": Float32()}
     with shelf.locked(key):
         return shelf.writing(key, index=index, **{**arguments, **other})
 
@@ -95,7 +95,7 @@ def test_nothing_is_found_before_it_is_finished(
         Shelf(tmp_path).locked(key),
         pytest.raises(ValueError, match="got no lock"),
     ):
-        Shelf(tmp_path).writing(key, {}, index, 1, 1, Float32())
+        Shelf(tmp_path).writing(key, {}, index, 1, (1,), Float32())
     with pytest.raises(ValueError, match="a record that is not there"):
         begin(tmp_path, key, index)
 
@@ -120,7 +120,7 @@ def test_goes_on_where_it_stopped(
     [
         {"described": {"teacher": "u"}},
         {"views": 2},
-        {"classes": 6},
+        {"shape": (6,)},
         {"format": Sampled(10, 0)},
         {"shard_bytes": 2**20},
         {"index": torch.arange(11)},
@@ -258,7 +258,7 @@ def test_a_full_disk_is_refused_before_the_first_byte(
     assert str(tmp_path) in str(full.value)
     assert not (tmp_path / ".unfinished").exists()
     with pytest.raises(UserError, match=r"take 1,200\.0 MB, .* has 747 bytes"):
-        begin(tmp_path, key, index, classes=9_091_000)
+        begin(tmp_path, key, index, shape=(9_091_000,))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 0, needed))
     write(begin(tmp_path, key, index), said, (0, 0, 11))
     # A third of it is there.

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ensemble_kd.config import compose
 from ensemble_kd.engine import Engine
@@ -41,6 +42,7 @@ NEEDED = {
     "data=arrays": ("data.source.path=own.npz",),
     "data=digits_tasks": ("strategy=multi_task",),
     "data=fashion_mnist": SMALLER,
+    "data=image_folder": ("data.path=images",),
     "experiment=fashion_500": SMALLER,
     "teacher=none": ("strategy=mutual", "strategy.taught=false"),
     "weighting=confidence": ("data.labelled=null",),
@@ -60,6 +62,10 @@ def files(fashion_root: Path, cifar_root: Path, own_folder: Path) -> None:
         root.rename(own_folder.parent / "files" / root.name)
     rng = np.random.default_rng(0)
     np.savez("own.npz", x=rng.normal(size=(90, 1, 8, 8)), y=np.arange(90) % 3)
+    for number in range(90):
+        path = Path("images", str(number % 3), f"{number}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
 
 
 def test_no_file_is_forgotten() -> None:

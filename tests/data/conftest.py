@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from ensemble_kd.data import Parts, Samples
 
@@ -54,3 +56,32 @@ def real_root() -> Path:
     if not (root / "fashion_mnist").is_dir() or not (root / "cifar100").is_dir():
         pytest.skip(f"no real data sets in {root}; set ENSEMBLE_KD_DATA")
     return root
+
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@pytest.fixture
+def write_images() -> Callable[..., tuple[Pixels, list[int]]]:
+    """Writes PNG files, so many of each class; their pixels and labels in the order of paths."""
+
+    def write(root: Path, counts: dict[str, int], seed: int = 0) -> tuple[Pixels, list[int]]:
+        rng = np.random.default_rng(seed)
+        pixels, labels = [], []
+        for label, (name, count) in enumerate(sorted(counts.items())):
+            (root / name).mkdir(parents=True)
+            for number in range(count):
+                image = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+                Image.fromarray(image).save(root / name / f"{number:03}.png")
+                pixels.append(image.transpose(2, 0, 1))
+                labels.append(label)
+        return np.stack(pixels), labels
+
+    return write
+
+
+@pytest.fixture
+def images(tmp_path: Path, write_images: Callable[..., object]) -> Path:
+    """120 images of three classes in one part."""
+    write_images(tmp_path / "images", {"cat": 60, "dog": 30, "owl": 30})
+    return tmp_path / "images"

@@ -26,7 +26,7 @@ def test_with_a_test_part(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     (x, y), (x_test, y_test) = sample(40), sample(12)
     np.savez(path, x=x, y=y, x_test=x_test, y_test=y_test)
-    train, test, classes, _ = Arrays(path).load()
+    train, test, classes, *_ = Arrays(path).load()
     assert test is not None
     assert classes == 4
     assert np.array_equal(train.inputs, x.astype(np.float32))

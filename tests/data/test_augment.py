@@ -6,13 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ensemble_kd.data import Augmentation, Chain, Crop, Flip, Noise, Shift
+from ensemble_kd.data import Augmentation, Chain, Crop, Flip, Noise, ResizedCrop, Shift
 from ensemble_kd.errors import UserError
 
 ALL = [
     Noise(0.3),
     Shift(2),
     Crop(2),
+    ResizedCrop(0.3),
     Flip(),
     Chain([Flip(), Shift(1), Noise(0.1)]),
 ]
@@ -114,6 +115,45 @@ def test_crop_continues_by_reflection() -> None:
     assert min(counts) > 5
 
 
+def ramps(count: int, height: int, width: int) -> Tensor:
+    """Channel 0 holds the row and channel 1 the column: resampled, they tell where a pixel was."""
+    rows = torch.arange(height).float()[:, None].expand(height, width)
+    columns = torch.arange(width).float().expand(height, width)
+    return torch.stack([rows, columns]).expand(count, -1, -1, -1)
+
+
+def test_resized_crop_enlarges_a_window_of_the_image() -> None:
+    height, width, count = 12, 20, 400
+    seen = ResizedCrop(0.25, 1.5)(ramps(count, height, width), torch.arange(count), 0, 0).double()
+    shares = []
+    for axis, size in ((0, height), (1, width)):
+        along = seen[:, axis].mean(dim=2 - axis)
+        assert torch.allclose(seen[:, axis], along.unsqueeze(2 - axis), atol=1e-4)  # no shear
+        steps = along.diff(dim=1)
+        # The first and the last pixels may lie beyond the centres of the image's: the edge goes on.
+        share = steps[:, 2:-2].mean(dim=1)
+        assert torch.allclose(steps[:, 2:-2], share[:, None], atol=1e-4)
+        begin = along[:, size // 2] - share * (size // 2 + 0.5) + 0.5
+        assert float(begin.min()) > -1e-3
+        assert float((begin + share * size).max()) < size + 1e-3
+        assert float(begin.min()) < 0.05 * size  # windows reach both edges
+        assert float((begin + share * size).max()) > 0.95 * size
+        shares.append(share)
+    area, stretch = shares[0] * shares[1], shares[1] / shares[0]
+    assert 0.25 - 1e-3 < float(area.min()) < 0.3
+    assert 0.9 < float(area.max()) < 1 + 1e-3
+    assert float(area.mean()) == pytest.approx(0.61, abs=0.04)  # 0.625, less what is cut off
+    assert 1 / 1.5 - 1e-3 < float(stretch.min()) < 0.7
+    assert 1.43 < float(stretch.max()) < 1.5 + 1e-3
+    assert int((stretch > 1).sum()) == pytest.approx(count / 2, abs=40)
+
+
+def test_resized_crop_of_everything_changes_nothing() -> None:
+    inputs = images(9)
+    whole = ResizedCrop(1.0, 1.0)(inputs, torch.arange(9), 0, 0)
+    torch.testing.assert_close(whole, inputs, atol=1e-6, rtol=0)
+
+
 def test_flip_mirrors_half_of_them() -> None:
     inputs = images(1000)
     flipped = Flip()(inputs, torch.arange(1000), 0, 0)
@@ -150,7 +190,13 @@ def test_negative_distances_are_refused() -> None:
         Crop(-1)
 
 
-@pytest.mark.parametrize("augment", [Shift(1), Crop(1), Flip()], ids=repr)
+@pytest.mark.parametrize(("smallest", "aspect"), [(0.0, 1.0), (1.1, 1.0), (0.5, 0.9)])
+def test_windows_that_cannot_be(smallest: float, aspect: float) -> None:
+    with pytest.raises(ValueError, match=r"must be .* got (0\.0|1\.1|0\.9)"):
+        ResizedCrop(smallest, aspect)
+
+
+@pytest.mark.parametrize("augment", [Shift(1), Crop(1), ResizedCrop(0.5), Flip()], ids=repr)
 def test_images_only(augment: Augmentation) -> None:
     with pytest.raises(UserError, match=r"needs images .* got samples of shape \(7,\)"):
         augment(torch.zeros(3, 7), torch.arange(3), 0, 0)

@@ -21,7 +21,7 @@ def test_bytes_are_read_as_unit_interval_and_standardised() -> None:
     batch = table.batch(rows)
     mean = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)[:, None, None]
     std = torch.tensor([0.5, 0.6, 0.7], dtype=torch.float64)[:, None, None]
-    expected = (table.inputs[rows].double() / 255 - mean) / std
+    expected = (table.inputs.index_select(0, rows).double() / 255 - mean) / std
     assert batch.inputs.dtype == torch.float32
     torch.testing.assert_close(batch.inputs.double(), expected, atol=1e-6, rtol=1e-6)
     assert batch.target.tolist() == [3, 3, 2]

@@ -25,7 +25,7 @@ def reference_images(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def test_tiny_files(cifar_root: Path) -> None:
-    train, test, classes, _ = CIFAR100(cifar_root).load()
+    train, test, classes, *_ = CIFAR100(cifar_root).load()
     assert test is not None
     assert classes == 100
     assert train.inputs.dtype == np.uint8
@@ -186,7 +186,7 @@ def test_the_real_files(real_root: Path) -> None:
     source = CIFAR100(real_root, limit=1000)
     labels = parquet.read_table(real_root / TRAIN, columns=["fine_label"])["fine_label"].to_numpy()
     assert np.bincount(labels).tolist() == [500] * 100
-    train, test, _, _ = source.load()
+    train, test, *_ = source.load()
     assert test is not None
     assert np.bincount(train.labels).tolist() == [10] * 100
     assert np.bincount(test.labels).tolist() == [100] * 100

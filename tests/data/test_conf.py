@@ -8,13 +8,14 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
+from PIL import Image
 
-from ensemble_kd.data import InMemory
+from ensemble_kd.data import ImageFolder, InMemory
 
 FOLDER = Path(__file__).parents[2] / "conf" / "data"
 
 
-def opened(name: str, root: Path, **values: Any) -> InMemory:
+def opened(name: str, root: Path, **values: Any) -> InMemory | ImageFolder:
     """The datamodule of one option, as a run with these roots would open it."""
     node = OmegaConf.load(FOLDER / f"{name}.yaml")
     surroundings = {"paths": {"data": str(root), "store": str(root / "store")}}
@@ -22,8 +23,9 @@ def opened(name: str, root: Path, **values: Any) -> InMemory:
     for key, value in values.items():
         OmegaConf.update(config, key.replace("__", "."), value)
     data = instantiate(config.data, _convert_="all")
-    assert isinstance(data, InMemory)
-    assert (data.seed, data.batch_size) == (3, 16)
+    assert isinstance(data, InMemory | ImageFolder)
+    samples = data if isinstance(data, InMemory) else data.samples
+    assert (samples.seed, data.batch_size, samples.batch_size) == (3, 16, 16)
     return data
 
 
@@ -31,7 +33,8 @@ def opened(name: str, root: Path, **values: Any) -> InMemory:
 def test_first_line_says_what_it_is(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert lines[0].startswith("# ")
-    targets = ("_target_: ensemble_kd.data.InMemory", "_target_: ensemble_kd.data.Tasks")
+    names = ("ImageFolder", "InMemory", "Tasks")
+    targets = [f"_target_: ensemble_kd.data.{name}" for name in names]
     assert sum(line in targets for line in lines) == 1
 
 
@@ -72,3 +75,17 @@ def test_arrays(tmp_path: Path) -> None:
     data = opened("arrays", tmp_path, data__source__path=str(tmp_path / "a.npz"))
     assert data.inputs == (7,)
     assert data.sizes() == {"train": 28, "labelled": 28, "val": 6, "test": 6}
+
+
+def test_image_folder(tmp_path: Path) -> None:
+    with pytest.raises(MissingMandatoryValue):
+        opened("image_folder", tmp_path)
+    for number in range(40):
+        path = tmp_path / "images" / f"class {number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (5, 4), (number, 0, 0)).save(path)
+    data = opened("image_folder", tmp_path, data__path=str(tmp_path / "images"))
+    assert data.inputs == (3, 4, 5)
+    assert data.names == ("class 0", "class 1")
+    assert data.sizes() == {"train": 28, "labelled": 28, "val": 6, "test": 6}
+    assert len(list(data.train_dataloader())) == 1

@@ -10,7 +10,7 @@ from ensemble_kd.errors import UserError
 def test_the_images_of_scikit_learn() -> None:
     from sklearn.datasets import load_digits
 
-    train, test, classes, _ = Digits().load()
+    train, test, classes, *_ = Digits().load()
     assert test is None
     assert classes == 10
     assert train.inputs.shape == (1797, 1, 8, 8)

@@ -25,7 +25,7 @@ def test_idx_from_bytes(tmp_path: Path) -> None:
 
 
 def test_tiny_files(fashion_root: Path) -> None:
-    train, test, classes, _ = FashionMNIST(fashion_root).load()
+    train, test, classes, *_ = FashionMNIST(fashion_root).load()
     assert test is not None
     assert classes == 10
     assert train.inputs.shape == (60, 1, 28, 28)
@@ -116,7 +116,7 @@ def test_no_samples(fashion_root: Path, idx: WriteIdx) -> None:
 
 def test_the_real_files(real_root: Path) -> None:
     source = FashionMNIST(real_root)
-    train, test, classes, _ = source.load()
+    train, test, classes, *_ = source.load()
     assert test is not None
     assert np.bincount(train.labels).tolist() == [6000] * classes
     assert np.bincount(test.labels).tolist() == [1000] * classes

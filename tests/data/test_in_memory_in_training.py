@@ -108,10 +108,17 @@ def test_a_resumed_run_sees_the_epochs_of_a_straight_one(held: MakeSource, tmp_p
 class Asked:
     """As much of a trainer as the data asks for."""
 
-    def __init__(self, current_epoch: int = 0, global_rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        current_epoch: int = 0,
+        global_rank: int = 0,
+        world_size: int = 1,
+        accumulate_grad_batches: int = 1,
+    ) -> None:
         self.current_epoch = current_epoch
         self.global_rank = global_rank
         self.world_size = world_size
+        self.accumulate_grad_batches = accumulate_grad_batches
 
 
 def test_processes_share_the_data(held: MakeSource) -> None:

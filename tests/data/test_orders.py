@@ -112,3 +112,26 @@ def test_rounds_are_shuffled_afresh() -> None:
 def test_without_a_larger_budget_the_visit_is_the_epoch() -> None:
     ((_, visits),) = Shuffled(torch.arange(5), 5, seed=3).rows(Place(epoch=7))
     assert torch.as_tensor(visits).unique().tolist() == [7]
+
+
+@given(
+    ROWS, st.integers(1, 6), st.integers(1, 3), st.integers(1, 3), st.booleans(), st.integers(0, 3)
+)
+def test_a_step_is_one_larger_batch(
+    rows: Tensor, size: int, world: int, accumulated: int, drop_last: bool, epoch: int
+) -> None:
+    order = Shuffled(rows, size, seed=1, drop_last=drop_last)
+    whole = Shuffled(rows, size * world * accumulated, seed=1, drop_last=drop_last)
+    usable = len(rows) - len(rows) % world
+    large = [
+        part[: usable - i * whole.batch_size]
+        for i, (part, _) in enumerate(whole.rows(Place(epoch)))
+    ]
+    for rank in range(world):
+        place = Place(epoch, rank, world, accumulated)
+        own = list(order.rows(place))
+        steps = [step for step in order.steps(place) if step is not None]
+        assert len(own) == len(steps) == order.batches(place)
+        for number, ((part, _), step) in enumerate(zip(own, steps, strict=True)):
+            assert set(part.tolist()) <= set(step.tolist())
+            assert torch.equal(step, large[number // accumulated])

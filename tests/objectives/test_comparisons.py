@@ -121,13 +121,6 @@ def test_half_precision_is_compared_in_single(pair: Pair, leaf: Any, dtype: torc
     assert values.dtype == torch.float32
     assert torch.isfinite(values).all()
     assert torch.equal(values, module(student.float(), teacher.float()))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = module(student, teacher)
-    assert cast.dtype == torch.float32
-    if leaf in LEARNED:  # what is learned may be computed in half precision
-        assert torch.allclose(cast, values, rtol=0.1)
-    else:
-        assert torch.equal(cast, values)
 
 
 @pytest.mark.parametrize("leaf", [Correlation, Pkt, Similarity])

@@ -182,10 +182,6 @@ def test_values_and_gradients_stay_finite(
     assert student.grad.isfinite().all()
     halves = [module(*x) for x in zip(student.split(1), teacher.split(1), strict=True)]
     assert torch.allclose(torch.cat(halves), values, rtol=1e-4)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = module(student, teacher)
-    assert cast.dtype == torch.float32
-    assert torch.allclose(cast, values, rtol=0.2)
 
 
 def test_a_paraphraser_that_diverged_is_reported() -> None:

@@ -103,31 +103,56 @@ def test_a_batch_is_its_halves(scenes: dict[str, Scene], option: str) -> None:
         torch.testing.assert_close(scalar, mean, rtol=1e-4, atol=1e-6)
 
 
+def rounded(scene: Scene, dtype: torch.dtype, scale: float = 1.0) -> tuple[Scene, Scene]:
+    """The scene in half precision, features times a scale; and the same values in single."""
+
+    def to(said: Output, *dtypes: torch.dtype) -> Output:
+        logits, features = said.logits, {name: scale * f for name, f in said.features.items()}
+        for each in dtypes:
+            logits, features = logits.to(each), {name: f.to(each) for name, f in features.items()}
+        return Output(logits, features)
+
+    def cast(*dtypes: torch.dtype) -> Scene:
+        teachers = tuple(to(teacher, *dtypes) for teacher in scene.teachers)
+        return scene._replace(student=to(scene.student, *dtypes), teachers=teachers)
+
+    return cast(dtype), cast(dtype, torch.float32)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("option", OPTIONS)
 def test_half_precision_outputs_are_compared_in_single(
     scenes: dict[str, Scene], option: str, dtype: torch.dtype
 ) -> None:
     """As the same values in single precision are, which the halves were rounded from."""
-    full = scenes[option]
-
-    def halved(said: Output) -> Output:
-        features = {name: f.to(dtype) for name, f in said.features.items()}
-        return Output(said.logits.to(dtype), features)
-
-    def widened(said: Output) -> Output:
-        features = {name: f.float() for name, f in said.features.items()}
-        return Output(said.logits.float(), features)
-
-    half = full._replace(student=halved(full.student), teachers=tuple(map(halved, full.teachers)))
-    rounded = half._replace(
-        student=widened(half.student), teachers=tuple(map(widened, half.teachers))
-    )
-    for name, term in full.terms.items():
-        counted = full.batch.mask if term.objective.needs_labels else slice(None)
+    half, single = rounded(scenes[option], dtype)
+    for name, term in half.terms.items():
+        counted = half.batch.mask if term.objective.needs_labels else slice(None)
         found = values(term.objective, half)[counted]
-        exact = values(term.objective, rounded)[counted]
+        exact = values(term.objective, single)[counted]
         assert found.dtype == torch.float32, name
         assert torch.isfinite(found).all()
         assert (exact != 0).any()
         torch.testing.assert_close(found, exact, rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("option", OPTIONS)
+def test_mixed_precision_does_not_reach_a_term(
+    scenes: dict[str, Scene], option: str, dtype: torch.dtype
+) -> None:
+    """Features so large that their products in half precision would be infinite, or coarse."""
+    half, single = rounded(scenes[option], dtype, scale=100.0)
+    count, samples = len(half.teachers), len(half.batch.target)
+    weights = torch.full((count, samples), 1 / max(count, 1))
+    for name, term in half.terms.items():
+        with torch.autocast("cpu", dtype=dtype):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+            found = term(half.student, half.teachers, weights.to(dtype), half.batch, START)
+        exact = term(
+            single.student, single.teachers, weights.to(dtype).float(), single.batch, START
+        )
+        assert found.dtype == torch.float32, name
+        assert torch.isfinite(found)
+        assert found != 0
+        assert torch.equal(found, exact)

@@ -149,3 +149,35 @@ def test_a_mask_of_another_shape_is_refused() -> None:
     batch = Batch(None, torch.zeros(3, 3), torch.arange(3), torch.ones(3, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"mask must have .* \(3, 3\), got \(3,\)"):
         Term(Own(True))(Output(torch.zeros(3, 3, 2)), (), torch.empty(0, 3, 3), batch, START)
+
+
+class Product(Objective):
+    """Inner products of logits of the student, a teacher and the weights: too large for float16."""
+
+    def forward(
+        self,
+        student: Output,
+        teachers: tuple[Output, ...],
+        weights: Tensor,
+        batch: Batch,
+        progress: Progress,
+    ) -> Tensor:
+        said = student.logits @ teachers[0].logits.mT + student.features["a"].sum()
+        seen = {student.logits.dtype, student.features["a"].dtype, weights.dtype, said.dtype}
+        assert seen | {teachers[0].logits.dtype} == {torch.float32}
+        return weights[0] * said.diagonal()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_objective_knows_nothing_of_mixed_precision(dtype: torch.dtype) -> None:
+    logits = torch.full((2, 3), 300.0, dtype=dtype, requires_grad=True)
+    said = Output(logits, {"a": torch.ones(2, 4, dtype=dtype)})
+    batch = Batch(None, torch.zeros(2, dtype=torch.long), torch.arange(2))
+    with torch.autocast("cpu", dtype=dtype):
+        scalar = Term(Product())(said, (said,), torch.ones(1, 2, dtype=dtype), batch, START)
+        assert torch.is_autocast_enabled("cpu")
+    assert scalar.dtype == torch.float32
+    assert scalar.item() == 3 * 300.0**2 + 8
+    scalar.backward()
+    assert logits.grad is not None
+    assert logits.grad.dtype == dtype

@@ -130,13 +130,13 @@ def test_the_bar_is_not_drawn_for_every_batch(monkeypatch: pytest.MonkeyPatch) -
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     file = Terminal()
-    bar = progress._Bar.on_terminal(file, "[1/1] student", 10, 1000)
+    bar = progress._Bar.on_terminal(file, "[1/1] student", 1000)
     assert bar is not None
     drawn = []
     for done in range(1000):
         now[0] += 0.01
         before = file.tell()
-        bar.move(done, 1)
+        bar.move(done, "epoch 1/10")
         drawn.append(file.tell() > before)
     bar.stop()
     assert 80 <= sum(drawn) <= 100  # in 10 seconds

@@ -104,13 +104,13 @@ def test_without_staleness_it_is_mutual_learning_from_averaged_targets(
 
 def test_an_accumulated_step_is_one_step(network: Maker, batch: Batch) -> None:
     student = network(0)
-    strategy = met(student, [network(1)], burn_in=2, exchange=2, accumulated=3)
+    strategy = met(student, [network(1)], burn_in=2, exchange=2)
     copied = []
-    for step in range(16):
+    for number in range(16):
         with torch.no_grad():
-            student[0].weight.fill_(step)  # type: ignore[index]
-        taught = "soft" in play(strategy, student, batch, step).terms
-        assert taught == (step >= 6)
+            student[0].weight.fill_(number)  # type: ignore[index]
+        taught = "soft" in play(strategy, student, batch, number // 3).terms
+        assert taught == (number >= 6)
         assert strategy.copies is not None
         copied.append(int(strategy.copies.networks[0][0].weight[0, 0]))  # type: ignore[index]
     assert copied[6:] == [6] * 6 + [12] * 4
@@ -274,7 +274,6 @@ def test_saturated_networks_stay_finite(network: Maker, batch: Batch) -> None:
         ({"peers": []}, "at least one network, got none"),
         ({"burn_in": -1}, "burn_in must be an integer >= 0, got -1"),
         ({"exchange": 0}, "exchange must be an integer >= 1, got 0"),
-        ({"accumulated": 0}, "accumulated must be an integer >= 1, got 0"),
         ({"partition": "own"}, "partition must be disjoint or same, got 'own'"),
         ({"terms": {"soft": Term(Soft())}}, "burn_in must be 0 when no term .* got 100"),
         ({"weighting": Reinforced(1)}, "weighting must not wait .* got Reinforced"),

@@ -283,24 +283,6 @@ def test_tokens_are_samples_too(network: Maker, batch: Batch) -> None:
         torch.testing.assert_close(one.terms, two.terms)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"weight": -1.0}, "weight must be a finite number >= 0, got -1"),
-        ({"top": 0}, "top must be >= 1, got 0"),
-        ({"temperature": 0.0}, "temperature must be a positive finite number, got 0"),
-        ({"student_temperature": -1.0}, "student_temperature must be a positive"),
-        ({"hardest": math.inf}, "hardest must be a positive finite number, got inf"),
-        ({"budget": 0.0}, "budget must be a positive finite number, got 0"),
-        ({"penalty": Linear(1.0, -1.0)}, "penalty must be a positive finite number, got -1"),
-        ({"terms": {}}, "terms must hold at least one term"),
-    ],
-)
-def test_what_cannot_be_is_refused(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        made(**options)
-
-
 def test_it_needs_a_teacher_and_a_weighting_that_does_not_wait(
     network: Maker, batch: Batch
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import io
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +10,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ensemble_kd.build import build
-from ensemble_kd.cache import Float16, Sampled, Shelf, TopK
-from ensemble_kd.config import compose, plain
+from ensemble_kd.cache import Float16, Float32, Format, Sampled, TopK
 from ensemble_kd.data import Digits, InMemory, Noise
-from ensemble_kd.engine import CURVES, Engine, Product
 from ensemble_kd.errors import UserError
 from ensemble_kd.networks import Cnn, Mlp
-from ensemble_kd.plan import make_plan
-from ensemble_kd.report.curves import read_points
-from ensemble_kd.store import Store
+from ensemble_kd.recall import Inquiry, Recall
+from ensemble_kd.report.progress import StageProgress
 from ensemble_kd.teachers import (
     Cached,
+    Ensemble,
     Frozen,
     Keeping,
     LabelSpace,
     Memory,
+    Places,
+    Remembered,
     covered,
-    keeping,
-    kept_in_memory,
-    kept_on_disk,
+    side_by_side,
 )
 from ensemble_kd.types import Progress
 
@@ -61,16 +58,23 @@ class Counting(nn.Module):
         return said
 
 
-def classes_of(teacher: Frozen) -> int:
-    return 10 if teacher.space is None else len(teacher.space.entries)
-
-
-def cached(data: InMemory, teachers: list[Frozen]) -> Cached:
+def inquiry(data: InMemory, format: Format | None = None) -> Inquiry:
     recurring = data.recurring()
     assert recurring is not None
-    return Cached(
-        teachers, [kept_in_memory(each, recurring, SIZE, classes_of(each)) for each in teachers]
+    return Inquiry(
+        "train", data.digest, recurring, SIZE, "32-true", "cpu", False, format or Float32()
     )
+
+
+def asked(
+    data: InMemory, teachers: list[Frozen], root: Path | None = None, format: Format | None = None
+) -> list[Remembered]:
+    """What teachers said of the training inputs."""
+    recall = Recall(root, lambda members, progress, batches: Ensemble(members))
+    named = {f"teacher/{number}": teacher for number, teacher in enumerate(teachers)}
+    digests = {name: f"digest of {name}" for name in named}
+    progress = StageProgress(1, 1, "student", 1, io.StringIO())
+    return list(recall.of(named, digests, inquiry(data, format), progress).values())
 
 
 @pytest.mark.parametrize(
@@ -80,7 +84,7 @@ def test_what_is_read_is_what_would_be_said_to_the_last_bit(settings: dict[str, 
     data = digits(**settings)
     counted = [Counting(network) for network in networks()]
     teachers = [Frozen(network) for network in counted]
-    ensemble = cached(data, teachers)
+    ensemble = Cached(teachers, asked(data, teachers))
     calls = [network.calls for network in counted]
     for epoch in range(5):  # views come again, in another order
         data.trainer = Place(epoch)  # type: ignore[assignment]
@@ -101,6 +105,7 @@ class Place:
         self.current_epoch = epoch
         self.global_rank = 0
         self.world_size = 1
+        self.accumulate_grad_batches = 1
 
 
 def test_views_recur_after_the_cycle_and_not_before() -> None:
@@ -145,7 +150,7 @@ def test_other_classes_are_translated_after_the_reading() -> None:
         torch.manual_seed(0)
         network = Mlp((1, 8, 8), 2)
     teacher = Frozen(network, [], LabelSpace(covered(["3", "7"], data.names), 10))
-    ensemble = cached(data, [teacher])
+    ensemble = Cached([teacher], asked(data, [teacher]))
     batch = next(iter(data.train_dataloader()))
     (said,) = ensemble(batch, START)
     live = teacher(batch.inputs)
@@ -157,17 +162,61 @@ def test_other_classes_are_translated_after_the_reading() -> None:
 
 def test_a_memory_is_read_by_sample_and_view() -> None:
     index = torch.tensor([2, 5, 9])
-    logits = torch.arange(12.0).view(2, 3, 2)
-    memory = Memory(index, logits)
+    memory = Memory(Places(index, 2), torch.arange(12.0).view(6, 1, 2))
     read = memory.read(torch.tensor([9, 2, 9]), torch.tensor([0, 1, 1]))
     assert read.tolist() == [[4.0, 5.0], [6.0, 7.0], [10.0, 11.0]]
 
 
 @pytest.mark.parametrize("unknown", [4, 10, 100])
 def test_a_sample_that_was_not_kept_is_an_error(unknown: int) -> None:
-    memory = Memory(torch.tensor([2, 5, 9]), torch.zeros(1, 3, 2))
-    with pytest.raises(UserError, match="expected one of 3 samples in one of 1 views"):
-        memory.read(torch.tensor([2, unknown]), torch.zeros(2, dtype=torch.int64))
+    memory = Memory(Places(torch.tensor([2, 5, 9]), 2), torch.zeros(6, 1, 2))
+    for view in (0, 1):
+        with pytest.raises(UserError, match="expected one of 3 samples in one of 2 views"):
+            memory.read(torch.tensor([2, unknown]), torch.full((2,), view))
+
+
+@pytest.mark.parametrize("view", [-1, 2])
+def test_so_is_a_view(view: int) -> None:
+    memory = Memory(Places(torch.tensor([2, 5, 9]), 2), torch.zeros(6, 1, 2))
+    with pytest.raises(UserError, match="expected one of 3 samples in one of 2 views"):
+        memory.read(torch.tensor([2, 9]), torch.tensor([0, view]))
+
+
+def test_answers_of_several_teachers_are_joined_and_read_at_once() -> None:
+    places = Places(torch.tensor([2, 5, 9]), 2)
+    values = [torch.randn(6, 1, 4) for _ in range(3)]
+    joined = side_by_side([Memory(places, each) for each in values])
+    assert all(memory.values is joined[0].values for memory in joined)
+    index, view = torch.tensor([9, 2]), torch.tensor([1, 0])
+    for each, memory in zip(values, joined, strict=True):
+        assert torch.equal(memory.read(index, view), each[[5, 0], 0])
+    every = joined[1].read_all(index, view)
+    assert all(torch.equal(said, each[[5, 0], 0]) for said, each in zip(every, values, strict=True))
+    unlike = [Memory(places, torch.zeros(6, 1, 4)), Memory(places, torch.zeros(6, 1, 5))]
+    assert side_by_side(unlike) == unlike
+
+
+def test_a_joined_memory_is_read_at_once_only_by_its_teachers_in_their_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = digits()
+    teachers = [Frozen(network) for network in (*networks(), *networks())]
+    known = asked(data, teachers)
+    batch = next(iter(data.train_dataloader()))
+    looks: list[int] = []
+    read = Places.take
+
+    def counted(self: Places, *arguments: Any) -> Tensor:
+        looks.append(1)
+        return read(self, *arguments)
+
+    monkeypatch.setattr(Places, "take", counted)
+    for order, expected in (([0, 1, 2, 3], 1), ([1, 0, 2, 3], 4), ([0, 1], 2), ([2], 1)):
+        looks.clear()
+        said = Cached([teachers[k] for k in order], [known[k] for k in order])(batch, START)
+        assert len(looks) == expected
+        for k, output in zip(order, said, strict=True):
+            assert torch.equal(output.logits, teachers[k](batch.inputs).logits)
 
 
 @pytest.mark.parametrize(
@@ -200,86 +249,13 @@ def test_bad_settings() -> None:
         digits(cycle=0)
 
 
-RUN = ("teacher.members=[cnn_small,mlp_small]", "epochs=4", "teacher.epochs=2", "data.cycle=2")
-
-
-def trained(folder: str, where: str, *overrides: str) -> dict[str, Product]:
-    config = compose([*RUN, *overrides, f"cache={where}"])
-    chosen: Keeping = build(plain(config.cache, "cache"), "cache")
-    store = Store(Path(folder))
-    return Engine(make_plan(config), store, Path("run"), logger=False, keeping=chosen).products()
-
-
-@pytest.mark.parametrize("where", ["memory", "disk"])
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        (),
-        ("strategy=assistant", "strategy.assistants=[cnn_small]"),
-        ("strategy=mutual", "control=false"),
-        ("teacher=halves", "control=false"),
-        ("objective=hint", "objective.teacher_layers=[[stages],[layers.0]]", "control=false"),
-    ],
-    ids=["parallel", "assistant", "mutual", "halves", "hint"],
-)
-def test_a_run_with_kept_outputs_is_the_live_run_to_the_last_bit(
-    overrides: tuple[str, ...], where: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    kept = trained("kept", where, *overrides)
-    said = capsys.readouterr().out
-    live = trained("live", "off", *overrides)
-    assert ("answered once" in said) is not any("hint" in each for each in overrides)
-    assert "answered once" not in capsys.readouterr().out
-    for name, product in kept.items():
-        mine, other = product.learner.student.state_dict(), live[name].learner.student.state_dict()
-        assert all(torch.equal(mine[key], other[key]) for key in other), name
-
-
-def test_what_is_on_disk_serves_later_runs_and_any_change_misses(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    first = trained("store", "disk")
-    root = Path("store/outputs")
-    keys = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
-    assert len(keys) == 2  # one for each teacher
-    shutil.rmtree(first["student"].artefact.folder)
-
-    def refuse(*arguments: Any) -> None:
-        raise AssertionError("a teacher was asked again")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(keeping, "_answers", refuse)
-        again = trained("store", "disk", "control=false")
-    mine = first["student"].learner.student.state_dict()
-    other = again["student"].learner.student.state_dict()
-    assert all(torch.equal(mine[key], other[key]) for key in mine)
-    for change in ("data.cycle=1", "seed=1", "batch_size=32", "teacher.epochs=1"):
-        before = len(list(root.iterdir()))
-        trained("store", "disk", change, "control=false")
-        assert len(list(root.iterdir())) > before, change
-
-
-@pytest.mark.parametrize("format", ["float16", "topk-3", "sampled-12-seed-1"])
-def test_a_smaller_format_is_another_student_that_learns_all_the_same(format: str) -> None:
-    exact = trained("store", "disk", "control=false")["student"]
-    small = trained("store", "disk", f"cache.format={format}", "control=false")["student"]
-    assert small.artefact.digest != exact.artefact.digest
-    mine, other = exact.learner.student.state_dict(), small.learner.student.state_dict()
-    assert any(not torch.equal(mine[key], other[key]) for key in mine)
-    points = read_points(small.artefact.folder / CURVES)
-    soft = [point.value for point in points if point.name.endswith("/soft")]
-    assert 0 <= soft[-1] < soft[0]
-
-
 @pytest.mark.parametrize("format", [Float16(), TopK(3), Sampled(8, 0)])
 def test_what_a_format_drops_is_ruled_out_and_not_unknown(format: Any, tmp_path: Path) -> None:
     data = digits()
-    recurring = data.recurring()
-    assert recurring is not None
     (teacher, _) = [Frozen(network) for network in networks()]
-    record = kept_on_disk(Shelf(tmp_path), {"for": "a test"}, teacher, recurring, SIZE, 10, format)
+    known = asked(data, [teacher], tmp_path, format)
     batch = next(iter(data.train_dataloader()))
-    (said,) = Cached([teacher], [record], exact=False)(batch, START)
+    (said,) = Cached([teacher], known, exact=False)(batch, START)
     assert torch.isfinite(said.logits).all()
     p, q = teacher(batch.inputs).logits.softmax(-1), said.logits.softmax(-1)
     assert (p - q).abs().max() < {"float16": 1e-3}.get(format.name, 1.0)

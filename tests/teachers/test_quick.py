@@ -93,6 +93,6 @@ def test_exact_is_the_same_student_and_fast_one_of_its_own(
 
 def test_a_runtime_that_is_none_is_one_line() -> None:
     with pytest.raises(
-        UserError, match=r"teacher\.runtime: expected plain, exact or fast, got 'q'"
+        UserError, match=r"teacher\.runtime: expected auto, plain, exact or fast, got 'q'"
     ):
         make_plan(compose(["teacher.runtime=q"]))

@@ -68,3 +68,13 @@ def test_p_must_be_a_probability(p: float) -> None:
 def test_an_unknown_choice_is_refused() -> None:
     with pytest.raises(ValueError, match="per must be one of batch, sample, got 'epoch'"):
         Dropped(per="epoch")  # type: ignore[arg-type]
+
+
+def test_who_teaches_a_sample_does_not_depend_on_its_batch(situation: Callable[..., Any]) -> None:
+    teachers, student, batch, progress = situation(shape=(50, 2))
+    whole = Dropped(0.5, per="sample")(teachers, student, batch, progress)
+    rows = torch.tensor([17, 3, 40])
+    part = [each._replace(logits=each.logits[rows]) for each in (*teachers, student)]
+    own = batch._replace(target=batch.target[rows], index=batch.index[rows])
+    alone = Dropped(0.5, per="sample")(tuple(part[:-1]), part[-1], own, progress)
+    assert torch.equal(alone, whole[:, rows])

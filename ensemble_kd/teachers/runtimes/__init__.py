@@ -12,11 +12,12 @@ from ensemble_kd.teachers.runtimes.onnx import OnnxRuntime
 from ensemble_kd.teachers.runtimes.plain import Plain
 from ensemble_kd.teachers.runtimes.runtime import Answer, Runtime, Unavailable
 from ensemble_kd.teachers.runtimes.stacked import Stacked
-from ensemble_kd.teachers.runtimes.together import Together, choose_together
+from ensemble_kd.teachers.runtimes.together import Answers, Together, choose_together
 
 __all__ = [
     "Allowed",
     "Answer",
+    "Answers",
     "Bf16",
     "BnFolded",
     "ChannelsLast",

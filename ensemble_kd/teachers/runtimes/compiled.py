@@ -37,7 +37,7 @@ class Compiled:
             Unavailable: there is no compiler, or it fails.
         """
         batch = check_tensor(inputs)
-        _check_compiler(batch.device)
+        check_compiler(batch.device)
         answer = CompiledAnswer(copied(network))
         try:
             answer(batch)
@@ -90,7 +90,15 @@ def _compile(network: nn.Module) -> Callable[[Tensor], Tensor]:
     return compiled
 
 
-def _check_compiler(device: torch.device) -> None:
+def check_compiler(device: torch.device) -> None:
+    """See that there is what ``torch.compile`` needs on a machine.
+
+    Args:
+        device: where the compiled code is to run.
+
+    Raises:
+        Unavailable: something is missing.
+    """
     if device.type == "cuda":
         if importlib.util.find_spec("triton") is None:
             raise Unavailable("triton, which torch.compile needs, is not installed")

@@ -205,3 +205,18 @@ def test_numbers_that_are_not_stable_are_found_out(data: Any) -> None:
             crd.settle()
     with pytest.raises(UserError, match="met 8 in the first pass and as many others since"):
         crd.settle()
+
+
+def test_batches_of_one_step_enter_the_memory_like_one(data: Any) -> None:
+    whole = data.made(momentum=0.25)
+    parts = copy.deepcopy(whole)
+    rows = [4, 0, 3, 6, 1]
+    for crd, batches in ((whole, [rows]), (parts, [rows[:2], rows[2:]])):
+        for own in batches:
+            crd(*data.voices(own), uniform(2, len(own)), data.some(own), at(0))
+        crd.settle()
+    assert torch.allclose(parts.memory.vectors, whole.memory.vectors)
+    assert torch.allclose(parts.log_z, whole.log_z)
+    before = parts.memory.vectors.clone()
+    parts.settle()
+    assert torch.equal(parts.memory.vectors, before)

@@ -28,7 +28,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         return function
 
     monkeypatch.setattr(torch, "compile", compile)
-    monkeypatch.setattr(module, "_check_compiler", lambda device: None)
+    monkeypatch.setattr(module, "check_compiler", lambda device: None)
     return given
 
 
@@ -59,7 +59,7 @@ def test_each_network_has_code_of_its_own(
         return function
 
     monkeypatch.setattr(torch, "compile", compile)
-    monkeypatch.setattr(module, "_check_compiler", lambda device: None)
+    monkeypatch.setattr(module, "check_compiler", lambda device: None)
     for network in cnns:
         torch.testing.assert_close(Compiled().prepare(network, inputs)(inputs), network(inputs))
     assert len({id(function.__code__) for function in given}) == 3
@@ -93,7 +93,7 @@ def test_a_compiler_that_fails_is_a_reason(
         raise RuntimeError("g++:\n internal error")
 
     monkeypatch.setattr(torch, "compile", compile)
-    monkeypatch.setattr(module, "_check_compiler", lambda device: None)
+    monkeypatch.setattr(module, "check_compiler", lambda device: None)
     with pytest.raises(Unavailable, match=r"^torch.compile failed: g\+\+: internal error$"):
         Compiled().prepare(cnns[0], inputs)
 
@@ -102,7 +102,7 @@ def test_a_compiler_that_fails_is_a_reason(
 def test_the_compiler_itself(freeze: Freeze, inputs: Tensor) -> None:
     network = freeze(nn.Sequential(nn.Flatten(), nn.Linear(128, 8), nn.ReLU(), nn.Linear(8, 5)))
     try:
-        module._check_compiler(inputs.device)
+        module.check_compiler(inputs.device)
     except Unavailable as closed:
         pytest.skip(closed.reason)
     answer = Compiled().prepare(network, inputs)

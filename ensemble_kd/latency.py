@@ -1,0 +1,57 @@
+"""How long predictors take."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ensemble_kd.evaluation import networks_of, resting_on
+
+WARM_UP = 2
+"""Forward passes before the first that is timed."""
+
+
+def latency(network: nn.Module, inputs: Any, repeats: int = 15, seconds: float = 0.15) -> float:
+    """Milliseconds that a network needs for 1,000 samples, in batches such as this one.
+
+    The median of several forward passes in eval and inference mode, where ``inputs`` are.
+
+    Args:
+        network: any predictor.
+        inputs: a batch; its first axis, or that of the first tensor in it, counts the samples.
+        repeats: how often to measure at most.
+        seconds: when to stop measuring anyway, after at least three repeats.
+    """
+    sample = _first_tensor(inputs)
+    synchronise = _synchroniser(sample.device)
+    times: list[float] = []
+    with resting_on(networks_of(network), sample.device), torch.inference_mode():
+        for _ in range(WARM_UP):
+            network(inputs)
+        synchronise()
+        started = time.perf_counter()
+        while len(times) < repeats and (len(times) < 3 or time.perf_counter() - started < seconds):
+            before = time.perf_counter()
+            network(inputs)
+            synchronise()
+            times.append(time.perf_counter() - before)
+    return 1e6 * statistics.median(times) / len(sample)
+
+
+def _first_tensor(inputs: Any) -> Tensor:
+    if isinstance(inputs, Tensor):
+        return inputs
+    parts = inputs.values() if isinstance(inputs, Mapping) else inputs
+    return _first_tensor(next(iter(parts)))
+
+
+def _synchroniser(device: torch.device) -> Callable[[], None]:
+    """What waits until a device has done all that it was given."""
+    if device.type == "cpu":
+        return lambda: None
+    return lambda: torch.accelerator.synchronize(device)

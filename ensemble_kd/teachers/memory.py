@@ -1,0 +1,94 @@
+"""Answers in memory, by sample and view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ensemble_kd.errors import UserError
+
+LIGHT = 2**28
+"""Bytes up to which answers of several teachers are put side by side, which takes a copy."""
+
+
+ABSENT = -(2**61)
+"""Stands for the place of what is not there: added to any real place it is still negative."""
+
+
+class Places:
+    """Where the answer to a sample in a view lies, among those of all samples in all views.
+
+    Args:
+        index: (n,) int64, ascending: the numbers of the samples.
+        views: of each of them.
+    """
+
+    def __init__(self, index: Tensor, views: int) -> None:
+        self.samples = len(index)
+        self.views = views
+        # Numbers are mostly dense: a table finds a place faster than a search does.
+        self._table = torch.full((int(index.max()) + 1,), ABSENT)
+        self._table[index] = torch.arange(len(index))
+
+    def take(self, values: Tensor, index: Tensor, view: Tensor) -> Tensor:
+        """(b, ...) of values (views n, ...) for samples (b,) in views (b,), both int64.
+
+        Raises:
+            UserError: one of them was not kept.
+        """
+        try:
+            places = self._table.index_select(0, index.cpu()) + view.cpu() * self.samples
+            return values.index_select(0, places)
+        except IndexError as failure:
+            raise UserError(
+                f"cache: expected one of {self.samples} samples in one of {self.views} views, got "
+                f"one of which the teachers were not asked (numbers {int(index.min())} to "
+                f"{int(index.max())}): cache=off answers live"
+            ) from failure
+
+
+class Memory:
+    """Answers of one teacher, beside those of others that are often wanted together with them.
+
+    Args:
+        places: where they lie.
+        values: (views n, m, ...) of m teachers.
+        number: which of them.
+    """
+
+    def __init__(self, places: Places, values: Tensor, number: int = 0) -> None:
+        self.places = places
+        self.values = values
+        self.number = number
+
+    def read(self, index: Tensor, view: Tensor) -> Tensor:
+        """(b, ...) for samples (b,) in views (b,), both int64.
+
+        Raises:
+            UserError: a sample or a view was not kept.
+        """
+        return self.places.take(self.values[:, self.number], index, view)
+
+    def read_all(self, index: Tensor, view: Tensor) -> tuple[Tensor, ...]:
+        """As ``read``, of all m teachers at once.
+
+        Raises:
+            UserError: a sample or a view was not kept.
+        """
+        return self.places.take(self.values, index, view).unbind(1)
+
+
+def side_by_side(memories: Sequence[Memory]) -> list[Memory]:
+    """The same answers, in one tensor where they are light and alike, so that one look finds all.
+
+    Args:
+        memories: each the only one in its tensor; all of the same samples and views.
+    """
+    values = [memory.values for memory in memories]
+    alike = {(each.shape, each.dtype) for each in values}
+    if len(alike) != 1 or sum(each.nbytes for each in values) > LIGHT:
+        return list(memories)
+    joined, places = torch.cat(values, dim=1), memories[0].places
+    return [Memory(places, joined, number) for number in range(len(values))]

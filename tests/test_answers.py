@@ -1,0 +1,150 @@
+"""How teachers answer in whole runs: live and from what was kept, to the last bit."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ensemble_kd import recall
+from ensemble_kd.build import build
+from ensemble_kd.config import compose, plain
+from ensemble_kd.engine import CURVES, Engine, Product
+from ensemble_kd.evaluation import Evaluation
+from ensemble_kd.plan import make_plan
+from ensemble_kd.report.curves import read_points
+from ensemble_kd.run import carry_out
+from ensemble_kd.store import Store
+from ensemble_kd.teachers import Keeping, quick
+
+RUN = ("teacher.members=[cnn_small,mlp_small]", "epochs=4", "teacher.epochs=2", "data.cycle=2")
+
+
+def trained(folder: str, where: str, *overrides: str) -> dict[str, Product]:
+    config = compose([*RUN, *overrides, f"cache={where}"])
+    chosen: Keeping = build(plain(config.cache, "cache"), "cache")
+    store = Store(Path(folder))
+    return Engine(make_plan(config), store, Path("run"), logger=False, keeping=chosen).products()
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("strategy=assistant", "strategy.assistants=[cnn_small]"),
+        ("strategy=mutual", "control=false"),
+        ("teacher=halves", "control=false"),
+        ("objective=hint", "objective.teacher_layers=[[stages],[layers.0]]", "control=false"),
+    ],
+    ids=["parallel", "assistant", "mutual", "halves", "hint"],
+)
+def test_a_run_with_kept_outputs_is_the_live_run_to_the_last_bit(
+    overrides: tuple[str, ...], where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = trained("kept", where, *overrides)
+    said = capsys.readouterr().out
+    live = trained("live", "off", *overrides)
+    assert "answered once" in said
+    assert "answered once" not in capsys.readouterr().out
+    for name, product in kept.items():
+        mine, other = product.learner.student.state_dict(), live[name].learner.student.state_dict()
+        assert all(torch.equal(mine[key], other[key]) for key in other), name
+
+
+def test_what_is_on_disk_serves_later_runs_and_any_change_misses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = trained("store", "disk")
+    root = Path("store/outputs")
+    keys = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+    assert len(keys) == 2  # one for each teacher
+    shutil.rmtree(first["student"].artefact.folder)
+
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError("a teacher was asked again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recall, "fill", refuse)
+        again = trained("store", "disk", "control=false")
+    mine = first["student"].learner.student.state_dict()
+    other = again["student"].learner.student.state_dict()
+    assert all(torch.equal(mine[key], other[key]) for key in mine)
+    for change in ("data.cycle=1", "seed=1", "batch_size=32", "teacher.epochs=1"):
+        before = len(list(root.iterdir()))
+        trained("store", "disk", change, "control=false")
+        assert len(list(root.iterdir())) > before, change
+
+
+@pytest.mark.parametrize("format", ["float16", "topk-3", "sampled-12-seed-1"])
+def test_a_smaller_format_is_another_student_that_learns_all_the_same(format: str) -> None:
+    exact = trained("store", "disk", "control=false")["student"]
+    small = trained("store", "disk", f"cache.format={format}", "control=false")["student"]
+    assert small.artefact.digest != exact.artefact.digest
+    mine, other = exact.learner.student.state_dict(), small.learner.student.state_dict()
+    assert any(not torch.equal(mine[key], other[key]) for key in mine)
+    points = read_points(small.artefact.folder / CURVES)
+    soft = [point.value for point in points if point.name.endswith("/soft")]
+    assert 0 <= soft[-1] < soft[0]
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_teachers_are_asked_in_the_precision_of_the_training(precision: str) -> None:
+    overrides = ("control=false", f"trainer.precision={precision}")
+    kept, live = trained("kept", "disk", *overrides), trained("live", "off", *overrides)
+    mine, other = (each["student"].learner.student.state_dict() for each in (kept, live))
+    assert all(torch.equal(mine[key], other[key]) for key in other)
+
+
+def evaluated(folder: str, where: str) -> Any:
+    config = compose([*RUN, f"cache={where}", f"paths.store={where}", "report.table=false"])
+    results: Any = carry_out(make_plan(config), config, Path(folder)).results
+    for predictor in results["predictors"].values():
+        del predictor["milliseconds_per_1000"]
+    return {key: results[key] for key in ("predictors", "pairs", "verdict")}
+
+
+def test_evaluation_uses_what_was_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = evaluated("first", "disk")
+    assert evaluated("live", "off") == first
+    records = [path for path in Path("disk/outputs").iterdir() if path.name[0] != "."]
+    assert len(records) == 6  # two teachers, asked about three splits
+
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError("a teacher was asked again")
+
+    monkeypatch.setattr(recall, "fill", refuse)
+    given: list[list[str]] = []
+    measure = Evaluation.measure
+
+    def listening(self: Evaluation, *arguments: Any) -> Any:
+        given.append(sorted(arguments[-1]))
+        return measure(self, *arguments)
+
+    monkeypatch.setattr(Evaluation, "measure", listening)
+    assert evaluated("second", "disk") == first
+    assert given == [["teacher/0", "teacher/1"]] * 2
+
+
+def test_the_runtime_is_measured_only_where_that_pays(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = trained("plain", "off", "teacher.runtime=plain", "control=false")["student"]
+    trained("auto", "off", "control=false")
+    assert "runtime" not in capsys.readouterr().out
+    monkeypatch.setattr(quick, "WORTHWHILE", 0.0)
+    auto = trained("long", "off", "control=false")["student"]
+    assert "teachers: runtime" in capsys.readouterr().out
+    mine, other = auto.learner.student.state_dict(), plain.learner.student.state_dict()
+    assert all(torch.equal(mine[key], other[key]) for key in other)
+
+
+def test_that_compared_features_keep_teachers_plain_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    features = ("objective=hint", "objective.teacher_layers=[[stages],[layers.0]]")
+    trained("store", "off", *features, "control=false", "teacher.runtime=exact")
+    assert "teachers: runtime plain: their features are compared" in capsys.readouterr().out
