@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from ensemble_kd.config import compose
+from ensemble_kd.build import build
+from ensemble_kd.config import compose, plain
 from ensemble_kd.engine import Engine
 from ensemble_kd.plan import make_plan
 from ensemble_kd.run import named_predictors
@@ -86,8 +87,9 @@ def measured(
     name: str, overrides: Sequence[str], also: Mapping[str, str], store: Store
 ) -> dict[str, float]:
     """Train a setting; the test accuracy of its student, and of what else is reported."""
-    plan = make_plan(compose([*overrides]))
-    products = Engine(plan, store, Path("unused"), logger=False).products()
+    config = compose([*overrides])
+    plan, keeping = make_plan(config), build(plain(config.cache, "cache"), "cache")
+    products = Engine(plan, store, Path("unused"), False, keeping).products()
     networks = named_predictors(plan, products)
     batches = list(plan.data.test_dataloader())
     student = products["student"].learner.deliverable()

@@ -10,7 +10,6 @@ says otherwise.
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from functools import partial
 from typing import Any, NamedTuple, get_args
 
 import torch
+from timing import Cost, bars, interleaved, milliseconds, publish, ratio, shown, table, timed
 from torch import Tensor, nn
 
 from ensemble_kd.networks import Cnn, ResNet
@@ -32,6 +32,8 @@ from ensemble_kd.teachers.runtimes import (
 from ensemble_kd.teachers.runtimes.together import AtOnce, InTurn
 
 CLASSES, TEACHERS, PLAIN = 10, 3, "plain"
+FAST = 0.45
+"""Of the plain way's time, what ``fast`` is to reach."""
 
 Answers = Callable[[Any], tuple[Tensor, ...]]
 
@@ -50,13 +52,6 @@ class Prepared(NamedTuple):
     answers: Mapping[str, Answers]
     seconds: Mapping[str, float]
     why_not: Mapping[str, str]
-
-
-class Cost(NamedTuple):
-    """Seconds of one batch."""
-
-    cpu: float
-    wall: float
 
 
 CASES = (
@@ -112,15 +107,7 @@ def _in_turn(way: Runtime, networks: list[nn.Module], inputs: Tensor) -> InTurn:
 
 
 def measure(answers: Mapping[str, Answers], inputs: Tensor, rounds: int) -> dict[str, list[Cost]]:
-    costs: dict[str, list[Cost]] = {name: [] for name in answers}
-    for _ in range(rounds + 1):  # the first round warms up
-        for name, answer in answers.items():
-            start = Cost(time.process_time(), time.perf_counter())
-            answer(inputs)
-            costs[name].append(
-                Cost(time.process_time() - start.cpu, time.perf_counter() - start.wall)
-            )
-    return {name: taken[1:] for name, taken in costs.items()}
+    return interleaved({n: timed(partial(a, inputs)) for n, a in answers.items()}, rounds)
 
 
 def difference(answers: Answers, plain: Answers, inputs: Tensor) -> float:
@@ -137,25 +124,29 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(arguments.threads)
-    print(f"{arguments.threads} threads, {torch.backends.cpu.get_cpu_capability()}")
+    capability = torch.backends.cpu.get_cpu_capability()
+    lines = [f"Threads: {arguments.threads}; instructions: {capability}.", ""]
+    rows, drawn = [], {}
     for case in CASES:
         if arguments.case and arguments.case not in case.name:
             continue
         networks, inputs = teachers(case), torch.randn(case.shape)
         made = prepare(networks, inputs, arguments.compiled)
         costs = measure(made.answers, inputs, arguments.rounds)
-        print(f"\n{TEACHERS} x {case.name}")
-        print(f"{'':28}{'CPU':>8}{'wall':>8}{'ms':>9}{'prepared s':>12}{'difference':>12}")
         for name, taken in costs.items():
-            pairs = list(zip(taken, costs[PLAIN], strict=True))
-            cpu = statistics.median(ours.cpu / theirs.cpu for ours, theirs in pairs)
-            wall = statistics.median(ours.wall / theirs.wall for ours, theirs in pairs)
-            batch = 1000 * statistics.median(ours.wall for ours in taken)
+            found = ratio(taken, costs[PLAIN])
             gap = difference(made.answers[name], made.answers[PLAIN], inputs)
-            ratios = f"{cpu:8.3f}{wall:8.3f}{batch:9.2f}"
-            print(f"{name:28}{ratios}{made.seconds[name]:12.1f}{gap:12.0e}")
+            cells = f"{milliseconds(taken):.2f} ms", shown(found), f"{found.wall:.3f}"
+            extra = f"{made.seconds.get(name, 0.0):.1f} s", f"{gap:.0e}" if gap else "0"
+            rows.append([f"{TEACHERS} x {case.name}", name, *cells, *extra])
+            if name.startswith(get_args(Allowed)):
+                drawn[f"{case.name}: {name}"] = found
         for name, reason in made.why_not.items():
-            print(f"{name}: {reason}")
+            rows.append([f"{TEACHERS} x {case.name}", name, reason, "", "", "", ""])
+    columns = ("teachers", "way", "a batch", "CPU [quartiles]", "wall", "prepared in", "difference")
+    publish("runtimes", lines + table(columns, rows))
+    limits = {name: FAST for name in drawn if ": fast" in name}
+    bars("runtimes", drawn, limits, "CPU time / one after the other, as they are")
 
 
 if __name__ == "__main__":

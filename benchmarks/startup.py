@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 
+from timing import publish, table
+
 BASELINE = "import hydra"
 COMMANDS = {
     "python": ["-c", ""],
@@ -36,10 +38,12 @@ def main() -> None:
     """Print the table."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
     medians = measure(rounds)
-    print(f"median of {rounds} fresh processes, in turns")
-    for name, median in medians.items():
-        ratio = median / medians[BASELINE]
-        print(f"{name:20} {1000 * median:7.0f} ms   {ratio:5.2f} x {BASELINE}")
+    rows = [
+        [f"`{name}`", f"{1000 * median:.0f} ms", f"{median / medians[BASELINE]:.2f}"]
+        for name, median in medians.items()
+    ]
+    columns = ("process", f"median of {rounds}", f"wall, to `{BASELINE}`")
+    publish("startup", table(columns, rows))
 
 
 if __name__ == "__main__":

@@ -1,194 +1,172 @@
-"""python benchmarks/step.py: a training step with three live teachers, against a hand-written loop.
+"""python benchmarks/step.py: a training step under three teachers, against a hand-written loop.
 
-Both do the same work on the same batches: three frozen convolutional teachers, a small student,
-label and soft loss, AdamW with a cosine schedule. Rounds are interleaved; the figures are medians
-over the rounds of CPU time and of wall time, as ratios to the hand-written loop of the same round.
+Both do the same work on the same batches: a small student, label and soft loss, AdamW with a cosine
+schedule; the teachers answer live (convolutional networks at 28 pixels), or from what was kept (at
+8 pixels, a step of a few milliseconds). Rounds are interleaved; the figures are medians, over the
+rounds, of the ratio to the hand-written loop of the same round. The hand-written loop logs nothing.
 Peak memory is taken from one process for each way.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import resource
-import statistics
 import subprocess
 import sys
-import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import CSVLogger
-from torch import nn
+from timing import Cost, bars, interleaved, milliseconds, now, publish, ratio, shown, since, table
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
+from trained import epochs
 
-from ensemble_kd.descent import Descent
-from ensemble_kd.module import DistillationModule
+from ensemble_kd.data import Batches, Table
+from ensemble_kd.data.orders import Place, Shuffled
 from ensemble_kd.networks import Cnn
 from ensemble_kd.objectives import Label, Soft, Term
-from ensemble_kd.report.recording import Curves
 from ensemble_kd.schedules import Cosine
-from ensemble_kd.strategies import Parallel
-from ensemble_kd.teachers import Ensemble, Frozen
-from ensemble_kd.types import Batch
-from ensemble_kd.weightings import Uniform
+from ensemble_kd.teachers import Cached, Ensemble, Frozen, Memory, Places, Remembered, side_by_side
 
-CLASSES, TEMPERATURE, EPOCHS = 10, 2.0, 2
+CLASSES, TEACHERS, TEMPERATURE, EPOCHS, SIZE = 10, 3, 2.0, 2, 64
+HAND = "hand-written loop"
 
 
-class Cost(NamedTuple):
-    """Seconds of one epoch."""
+class Case(NamedTuple):
+    """What is trained: images of so many pixels, batches of an epoch, and widths of the student."""
 
-    cpu: float
-    wall: float
-
-
-class Loader:
-    """Whole batches of random images that lie in memory."""
-
-    def __init__(self, batches: int, size: int) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.inputs = torch.randn(batches * size, 1, 28, 28, generator=generator)
-        self.target = torch.randint(CLASSES, (batches * size,), generator=generator)
-        self.size = size
-
-    def __len__(self) -> int:
-        return len(self.inputs) // self.size
-
-    def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self.inputs), self.size):
-            rows = slice(start, start + self.size)
-            yield Batch(self.inputs[rows], self.target[rows], torch.arange(start, rows.stop))
+    name: str
+    pixels: int
+    batches: int
+    widths: tuple[int, ...]
+    live: bool
+    to_reach: float
 
 
-class Timer(Callback):
-    """Times the last epoch of a training."""
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.start = Cost(time.process_time(), time.perf_counter())
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.cost = Cost(
-            time.process_time() - self.start.cpu, time.perf_counter() - self.start.wall
-        )
-
-
-def networks() -> tuple[nn.Module, list[nn.Module]]:
-    torch.manual_seed(0)
-    inputs = [1, 28, 28]
-    teachers: list[nn.Module] = [Cnn(inputs, CLASSES, widths=[32, 64]) for _ in range(3)]
-    return Cnn(inputs, CLASSES, widths=[8, 16]), teachers
-
-
-def by_hand(loader: Loader) -> Cost:
-    student, teachers = networks()
-    for teacher in teachers:
-        teacher.eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(student.parameters(), lr=0.01)
-    schedule, total = Cosine(), EPOCHS * len(loader)
-    scheduler = LambdaLR(optimizer, lambda step: schedule(step / total))
-    cost = Cost(0.0, 0.0)
-    for _ in range(EPOCHS):
-        start = Cost(time.process_time(), time.perf_counter())
-        student.train()
-        for batch in loader:
-            with torch.inference_mode():
-                said = [teacher(batch.inputs) for teacher in teachers]
-            logits = student(batch.inputs)
-            log_q = F.log_softmax(logits / TEMPERATURE, -1)
-            soft = torch.zeros(())
-            for each in said:
-                log_p = F.log_softmax(each.clone() / TEMPERATURE, -1)
-                kl = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
-                soft = soft + kl * TEMPERATURE**2 / len(said)
-            loss = F.cross_entropy(logits, batch.target) + soft
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-        cost = Cost(time.process_time() - start.cpu, time.perf_counter() - start.wall)
-    return cost
-
-
-def with_the_framework(loader: Loader, logging: bool) -> Cost:
-    student, teachers = networks()
-    terms = {"label": Term(Label()), "soft": Term(Soft(temperature=TEMPERATURE))}
-    descent = Descent(0.01, functools.partial(torch.optim.AdamW), Cosine())
-    ensemble = Ensemble([Frozen(teacher) for teacher in teachers])
-    module = DistillationModule(
-        student, ensemble, Parallel(terms, Uniform()), {"default": descent}, CLASSES
-    )
-    timer = Timer()
-    with tempfile.TemporaryDirectory() as folder:
-        recorded: list[Callback] = [Curves(Path(folder) / "curves.csv", "student")]
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=1,
-            max_epochs=EPOCHS,
-            logger=CSVLogger(folder) if logging else False,
-            callbacks=[*(recorded if logging else []), timer],
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            limit_val_batches=0,
-            log_every_n_steps=1,
-        )
-        trainer.fit(module, train_dataloaders=loader)
-    return timer.cost
-
-
-WAYS: dict[str, Callable[[Loader], Cost]] = {
-    "hand-written loop": by_hand,
-    "ensemble_kd": lambda loader: with_the_framework(loader, logging=False),
-    "ensemble_kd, logging": lambda loader: with_the_framework(loader, logging=True),
+CASES = {
+    "live": Case("three live teachers", 28, 10, (8, 16), True, 1.03),
+    "kept": Case("three teachers, kept answers", 8, 60, (16, 32), False, 1.15),
 }
 
 
-def peak_memory(way: str, arguments: argparse.Namespace) -> float:
+class Work:
+    """Random images, networks, and what the teachers say where they are not asked."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        generator = torch.Generator().manual_seed(0)
+        self.samples, self.inputs = case.batches * SIZE, [1, case.pixels, case.pixels]
+        self.images = torch.randn(self.samples, *self.inputs, generator=generator)
+        self.target = torch.randint(CLASSES, (self.samples,), generator=generator)
+        self.said = torch.randn(TEACHERS, self.samples, CLASSES, generator=generator)
+
+    def student(self) -> nn.Module:
+        torch.manual_seed(0)
+        return Cnn(self.inputs, CLASSES, widths=self.case.widths)
+
+    def networks(self) -> list[nn.Module]:
+        if not self.case.live:
+            return []
+        torch.manual_seed(1)
+        made = [Cnn(self.inputs, CLASSES, widths=[32, 64]) for _ in range(TEACHERS)]
+        return [network.eval().requires_grad_(False) for network in made]
+
+    def by_hand(self) -> Cost:
+        student, teachers = self.student(), self.networks()
+        optimizer = torch.optim.AdamW(student.parameters(), lr=0.01)
+        schedule, total = Cosine(), EPOCHS * self.case.batches
+        scheduler = LambdaLR(optimizer, lambda step: schedule(step / total))
+        cost = Cost(0.0, 0.0)
+        for epoch in range(EPOCHS):
+            start = now()
+            student.train()
+            order = torch.randperm(self.samples, generator=torch.Generator().manual_seed(epoch))
+            for rows in order.split(SIZE):
+                images, target = self.images[rows], self.target[rows]
+                logits = student(images)
+                log_q = F.log_softmax(logits / TEMPERATURE, -1)
+                soft = torch.zeros(())
+                for said in self.answers(teachers, images, rows):
+                    log_p = F.log_softmax(said / TEMPERATURE, -1)
+                    kl = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+                    soft = soft + kl * TEMPERATURE**2 / TEACHERS
+                loss = F.cross_entropy(logits, target) + soft
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+            cost = since(start)
+        return cost
+
+    def answers(self, teachers: list[nn.Module], images: Tensor, rows: Tensor) -> list[Tensor]:
+        if not teachers:
+            return [said[rows] for said in self.said]
+        with torch.inference_mode():
+            said = [teacher(images) for teacher in teachers]
+        return [each.clone() for each in said]
+
+    def ensemble(self) -> Ensemble:
+        if self.case.live:
+            return Ensemble([Frozen(network) for network in self.networks()])
+        places = Places(torch.arange(self.samples), 1)
+        memories = side_by_side([Memory(places, said[:, None]) for said in self.said])
+        unasked = [Frozen(nn.Identity()) for _ in memories]
+        return Cached(unasked, [Remembered(memory, {}) for memory in memories])
+
+    def with_the_framework(self, logging: bool) -> Cost:
+        terms = {"label": Term(Label()), "soft": Term(Soft(temperature=TEMPERATURE))}
+        order = Shuffled(torch.arange(self.samples), SIZE, seed=1)
+        batches = Batches(Table(self.images, self.target), order, Place)
+        student, teachers = self.student(), self.ensemble()
+        return epochs(student, teachers, terms, batches, CLASSES, EPOCHS, logging)
+
+    def ways(self) -> dict[str, Callable[[], Cost]]:
+        return {
+            HAND: self.by_hand,
+            "ensemble_kd": lambda: self.with_the_framework(logging=False),
+            "ensemble_kd, logging": lambda: self.with_the_framework(logging=True),
+        }
+
+
+def peak_memory(case: str, way: str) -> float:
     """Peak resident memory in MiB of a process that goes one way."""
-    command = [sys.executable, __file__, "--only", way, "--batches", str(arguments.batches)]
-    said = subprocess.run(
-        [*command, "--size", str(arguments.size)], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, __file__, "--case", case, "--only", way]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(json.loads(said.stdout.splitlines()[-1])["mebibytes"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--batches", type=int, default=10, help="steps of one epoch")
-    parser.add_argument("--size", type=int, default=64, help="samples of one batch")
-    parser.add_argument("--only", choices=list(WAYS), help="one way, and its peak memory")
+    parser.add_argument("--case", choices=list(CASES), default="live")
+    parser.add_argument("--only", metavar="WAY", help="one way of a case, and its peak memory")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    loader = Loader(arguments.batches, arguments.size)
+    torch.set_num_threads(1)
     if arguments.only:
-        WAYS[arguments.only](loader)
+        Work(CASES[arguments.case]).ways()[arguments.only]()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"mebibytes": peak}))
         return
-    costs: dict[str, list[Cost]] = {name: [] for name in WAYS}
-    for _ in range(arguments.rounds + 1):  # the first round warms up
-        for name, go in WAYS.items():
-            costs[name].append(go(loader))
-    hand = costs["hand-written loop"][1:]
-    memory = {name: peak_memory(name, arguments) for name in WAYS}
-    print(f"{'':24}{'CPU ratio':>12}{'wall ratio':>12}{'ms a step':>12}{'memory ratio':>14}")
-    for name, taken in costs.items():
-        pairs = list(zip(taken[1:], hand, strict=True))
-        cpu = statistics.median(ours.cpu / theirs.cpu for ours, theirs in pairs)
-        wall = statistics.median(ours.wall / theirs.wall for ours, theirs in pairs)
-        step = 1000 * statistics.median(ours.wall for ours, _ in pairs) / arguments.batches
-        room = memory[name] / memory["hand-written loop"]
-        print(f"{name:24}{cpu:12.3f}{wall:12.3f}{step:12.1f}{room:14.3f}")
+    rows, drawn, limits = [], {}, {}
+    for name, case in CASES.items():
+        costs = interleaved(Work(case).ways(), arguments.rounds)
+        memory = {way: peak_memory(name, way) for way in costs}
+        for way, taken in costs.items():
+            found = ratio(taken, costs[HAND])
+            room = f"{memory[way] / memory[HAND]:.3f}"
+            step = f"{milliseconds(taken) / case.batches:.2f} ms"
+            rows.append([case.name, way, step, shown(found), f"{found.wall:.3f}", room])
+            if way != HAND:
+                drawn[f"{case.name}: {way}"] = found
+                limits[f"{case.name}: {way}"] = case.to_reach
+    columns = ("teachers", "way", "a step", "CPU [quartiles]", "wall", "peak memory")
+    publish("step", table(columns, rows))
+    bars("step", drawn, limits, "CPU time of a step / hand-written loop")
 
 
 if __name__ == "__main__":
