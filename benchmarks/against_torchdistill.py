@@ -47,7 +47,9 @@ from ensemble_kd.teachers import (
 )
 from ensemble_kd.teachers.runtimes import Allowed
 
-TEACHERS, TEMPERATURE, EPOCHS, SAMPLES = 3, 2.0, 2, 1920
+TEACHERS, TEMPERATURE, EPOCHS = 3, 2.0, 2
+KINDS = {"cnn": 1920, "resnet-20": 384}
+"""Teachers, and how many images make an epoch."""
 INPUTS = [1, 28, 28]
 THEIRS = "torchdistill"
 LIVE, KEPT = 1.2, 2.5
@@ -71,14 +73,15 @@ class Work:
 
     def __init__(self, kind: str) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.images = torch.randn(SAMPLES, *INPUTS, generator=generator)
-        self.target = torch.randint(CLASSES, (SAMPLES,), generator=generator)
+        self.samples = KINDS[kind]
+        self.images = torch.randn(self.samples, *INPUTS, generator=generator)
+        self.target = torch.randint(CLASSES, (self.samples,), generator=generator)
         torch.manual_seed(1)
         made = [self.network(kind) for _ in range(TEACHERS)]
         self.networks = [network.eval().requires_grad_(False) for network in made]
         with torch.inference_mode():
             said = [torch.cat([n(x) for x in self.images.split(SIZE)]) for n in self.networks]
-        places = Places(torch.arange(SAMPLES), 1)
+        places = Places(torch.arange(self.samples), 1)
         self.memories = side_by_side([Memory(places, each.clone()[:, None]) for each in said])
         self.quick = {way: self._quick(way) for way in ("exact", "fast")}
 
@@ -98,14 +101,16 @@ class Work:
 
     def kept(self) -> Ensemble:
         members = [Frozen(network) for network in self.networks]
-        return Cached(members, [Remembered(memory, {}) for memory in self.memories])
+        remembered = [Remembered(memory, {}) for memory in self.memories]
+        return Cached(members, remembered, SIZE)
 
     def ours(self, teachers: Ensemble) -> Cost:
         soft = Soft(temperature=TEMPERATURE, merge="probabilities")
         terms = {"label": Term(Label(), 0.5), "soft": Term(soft, 0.5)}
-        order = Shuffled(torch.arange(SAMPLES), SIZE, seed=1)
+        order = Shuffled(torch.arange(self.samples), SIZE, seed=1)
         batches = Batches(Table(self.images, self.target), order, Place)
-        return epochs(self.student(), teachers, terms, batches, CLASSES, EPOCHS, logging=False)
+        student = self.student()
+        return epochs(student, teachers, terms, batches, CLASSES, EPOCHS, False, fused=False)
 
     def theirs(self) -> Cost:
         box_of = importlib.import_module("torchdistill.core.distillation").DistillationBox
@@ -168,7 +173,8 @@ def prepare(site: str) -> None:
     if importlib.util.find_spec("torchdistill") is None:
         raise SystemExit(f"{site}: expected a folder with torchdistill and torchvision")
     missing = torch.library.Library("torchvision", "FRAGMENT")
-    missing.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    for name in ("nms", "qnms"):
+        missing.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     globals()["_operators"] = missing  # they are gone with the object
 
 
@@ -182,12 +188,12 @@ def main() -> None:
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     rows, drawn, limits = [], {}, {}
-    for kind in ("cnn", "resnet-20"):
+    for kind, samples in KINDS.items():
         costs = interleaved(Work(kind).ways(), arguments.rounds)
         for name, taken in costs.items():
             # Samples per second: how many times ours is theirs.
             found = ratio(costs[THEIRS], taken)
-            speed = f"{SAMPLES / (milliseconds(taken) / 1000):,.0f}"
+            speed = f"{samples / (milliseconds(taken) / 1000):,.0f}"
             cells = f"{found.cpu:.2f} [{found.low:.2f}, {found.high:.2f}]", f"{found.wall:.2f}"
             rows.append([f"3 x {kind}", name, speed, *cells])
             if name != THEIRS:

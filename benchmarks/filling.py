@@ -28,7 +28,7 @@ from ensemble_kd.recall import Inquiry, Recall
 from ensemble_kd.report.progress import StageProgress
 from ensemble_kd.teachers import Ensemble, Frozen
 
-SAMPLES, SIZE, CLASSES, TEACHERS = 2048, 64, 10, 3
+SAMPLES, SIZE, CLASSES, TEACHERS = 512, 64, 10, 3
 INPUTS = [1, 28, 28]
 BARE, LIMIT = "bare forward passes", 1.10
 FORMATS = ("float32", "float16", "topk-3", "sampled-16-seed-0")
@@ -50,7 +50,7 @@ class Work:
         target = torch.zeros(SAMPLES, dtype=torch.int64)
         index = torch.arange(SAMPLES)
         self.recurring = Recurring(Table(images, target, 0.3, 0.4), index, 1, None, 0)
-        self.ready = [self.recurring.batch(*piece, SIZE) for piece in self.recurring.chunks(SIZE)]
+        self.ready = list(self.recurring.batches(self.recurring.chunks(SIZE), SIZE))
         self.networks = case.networks
         names = [f"teacher/{number}" for number in range(TEACHERS)]
         self.teachers = {n: Frozen(e) for n, e in zip(names, case.networks, strict=True)}
@@ -61,12 +61,14 @@ class Work:
             return [network(batch) for batch in self.ready for network in self.networks]
 
     def kept(self, root: Path | None, format: Format) -> None:
-        recall = Recall(root, lambda members, progress, batches: Ensemble(members))
+        recall = Recall(root)
         asked = Inquiry(
-            "train", "data", self.recurring, SIZE, "32-true", "cpu", fast=False, format=format
+            "train", "data", self.recurring, SIZE, "32-true", "cpu", 1, fast=False, format=format
         )
         progress = StageProgress(1, 1, "student", 1, io.StringIO())
-        recall.of(self.teachers, self.digests, asked, progress)
+        recall.of(
+            self.teachers, self.digests, asked, lambda members, batches: Ensemble(members), progress
+        )
 
     def on_disk(self, root: Path, format: Format) -> None:
         self.kept(root, format)

@@ -56,6 +56,7 @@ def epochs(
     classes: int,
     count: int = 2,
     logging: bool = True,
+    fused: bool = True,
 ) -> Cost:
     """What all epochs but the first take, with the trainer, the callbacks and the loggers of a run.
 
@@ -67,8 +68,9 @@ def epochs(
         classes: their number.
         count: how many epochs.
         logging: whether curves and a table of metrics are written.
+        fused: whether AdamW makes one pass over all parameters, as it does in ``conf/optimizer``.
     """
-    descent = Descent(0.01, functools.partial(torch.optim.AdamW), Cosine())
+    descent = Descent(0.01, functools.partial(torch.optim.AdamW, fused=fused), Cosine())
     strategy = Parallel(terms, Uniform())
     module = DistillationModule(student, teachers, strategy, {"default": descent}, classes)
     timer = Timer()

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from pytorch_lightning import LightningDataModule
 from torch import nn
 
+from ensemble_kd.build import Node
 from ensemble_kd.cache import Float32, Format
-from ensemble_kd.plan import Plan
+from ensemble_kd.data.adapted import HOOKS
+from ensemble_kd.errors import UserError
+from ensemble_kd.plan import Plan, Runtime
 from ensemble_kd.precision import SINGLE
-from ensemble_kd.recall import Device, Inquiry, Recall
+from ensemble_kd.recall import Inquiry, Recall
 from ensemble_kd.report.progress import StageProgress
 from ensemble_kd.stage import Stage
 from ensemble_kd.teachers import Cached, Ensemble, Frozen, Keeping, Kept, Quick
 from ensemble_kd.training import on_card
+
+Split = Literal["train", "val", "test"]
+LOADERS = {name: f"{name}_dataloader" for name in ("train", "val", "test")}
 
 
 class Answers:
@@ -31,7 +41,7 @@ class Answers:
     def __init__(self, plan: Plan, keeping: Keeping, root: Path) -> None:
         self.plan = plan
         self.keeping = keeping
-        self.recall = Recall(root if keeping.where == "disk" else None, self._live)
+        self.recall = Recall(root if keeping.where == "disk" else None)
 
     def of(
         self, stage: Stage, ensemble: Ensemble, digests: Mapping[str, str], progress: StageProgress
@@ -47,87 +57,132 @@ class Answers:
         Raises:
             UserError: there is no room for what is to be kept, or it cannot be written or read.
         """
-        members = ensemble.teachers
+        members, runtime = ensemble.teachers, self.plan.runtime
         if stage.ensemble is not None or not members:
             return ensemble
-        precision, device = stage.trainer.get("precision", SINGLE), _device(on_card(stage.trainer))
-        asked = self._inquiry("train", str(precision), device, self.keeping.format)
-        kept = [] if asked is None else [self._wanted(e, asked, stage.epochs) for e in members]
-        if asked is None or not any(kept):
-            return self._live(members, progress, _batches(self.plan.data, stage.epochs))
-        named = zip(stage.teachers, members, kept, strict=True)
-        chosen = {name: teacher for name, teacher, wanted in named if wanted}
-        known = self.recall.of(chosen, digests, asked, progress)
+        live = _live(members, runtime, progress, _batches(self.plan.data, stage.epochs))
+        asked = self._inquiry("train", stage.trainer, self.keeping.format) if stage.hears else None
+        if asked is None:
+            return live
+        later = self.plan.stages[self.plan.stages.index(stage) :]
+        self.recall.forget_but({name for each in later for name in each.teachers})
+        named = dict(zip(stage.teachers, members, strict=True))
+        chosen = {name: named[name] for name in self._wanted(named, asked, stage.epochs)}
+        if not chosen:
+            return live
+
+        def asking(members: Sequence[Frozen], batches: int) -> Ensemble:
+            return _live(members, runtime, progress, batches)
+
+        known = self.recall.of(chosen, digests, asked, asking, progress)
+        remembered = [known.get(name) for name in stage.teachers]
         exact = self.keeping.inexact() is None
-        return Cached(members, [known.get(name) for name in stage.teachers], exact)
+        return Cached(members, remembered, asked.batch_size, exact)
 
     def on(
         self,
         split: Literal["val", "test"],
         teachers: Mapping[str, nn.Module],
         digests: Mapping[str, str],
-        device: Device,
+        trainer: Node,
         progress: StageProgress,
     ) -> dict[str, Kept]:
         """What teachers say of a held-out split, as it is evaluated; none unless kept on disk.
 
-        Answers are kept to the last bit, whatever the format of those of the training.
+        Answers are kept to the last bit, whatever the format and the runtime of the training.
+        Where they cannot be kept a line says so, and a run that is done is evaluated all the same.
 
         Args:
             split: of the data.
             teachers: by name, in the classes of the data.
             digests: of them, by name.
-            device: where to compute.
+            trainer: the node of the trainer.
             progress: hears what is done.
-
-        Raises:
-            UserError: there is no room for what is to be kept, or it cannot be written or read.
         """
-        asked = self._inquiry(split, SINGLE, device, Float32())
+        asked = self._inquiry(split, {**trainer, "precision": SINGLE, "devices": 1}, Float32())
         if asked is None or self.keeping.where != "disk":
             return {}
         frozen = {name: Frozen(network) for name, network in teachers.items()}
-        known = self.recall.of(frozen, digests, asked, progress)
+
+        def asking(members: Sequence[Frozen], batches: int) -> Ensemble:
+            return Ensemble(members)
+
+        try:
+            known = self.recall.of(frozen, digests, asked, asking, progress)
+        except UserError as failure:
+            print(f"warning: {failure}; teachers are evaluated live", file=sys.stderr)
+            return {}
         return {name: each.logits for name, each in known.items()}
 
-    def _inquiry(
-        self, split: Literal["train", "val", "test"], precision: str, device: Device, format: Format
-    ) -> Inquiry | None:
+    def _inquiry(self, split: Split, trainer: Node, format: Format) -> Inquiry | None:
         """What is asked of teachers; None where nothing is kept, or the inputs do not recur."""
         data = self.plan.data
-        if self.keeping.where == "off" or not hasattr(data, "recurring"):
+        if self.keeping.where == "off" or not _serves_what_recurs(data, LOADERS[split]):
             return None
         recurring = data.recurring(split)
         if recurring is None:
             return None
-        fast = self.plan.runtime == "fast"
+        precision = trainer.get("precision")
         return Inquiry(
-            split, data.digest, recurring, data.batch_size, precision, device, fast, format
+            split=split,
+            data=data.digest,
+            recurring=recurring,
+            batch_size=data.batch_size,
+            precision=SINGLE if precision in (None, 32, "32") else str(precision),
+            device="cuda" if on_card(trainer) else "cpu",
+            threads=_threads(trainer),
+            fast=split == "train" and self.plan.runtime == "fast",
+            format=format,
         )
 
-    def _live(
-        self, members: Sequence[Frozen], progress: StageProgress, batches: int | None
-    ) -> Ensemble:
-        """Teachers that answer live, as fast as they may, for so many batches."""
-        runtime = self.plan.runtime
-        if runtime != "plain" and any(teacher.taps for teacher in members):
-            if runtime != "auto":
-                progress.announced("runtime plain: their features are compared")
-            return Ensemble(members)
-        if runtime == "plain":
-            return Ensemble(members)
-        if runtime == "auto":
-            return Quick(members, "exact", progress.announced, batches)
-        return Quick(members, runtime, progress.announced)
-
-    def _wanted(self, teacher: Frozen, asked: Inquiry, epochs: int) -> bool:
-        # How large an answer is matters for ``auto`` only, and teachers are not asked for nothing.
-        numbers = asked.numbers(teacher) if self.keeping.where == "auto" else 0
-        return self.keeping.wanted(asked.recurring, numbers, epochs)
+    def _wanted(self, teachers: Mapping[str, Frozen], asked: Inquiry, epochs: int) -> list[str]:
+        """The teachers whose answers are kept: with ``auto`` as many as there is room for."""
+        wanted, taken = [], self.recall.size_but(teachers)
+        for name, teacher in teachers.items():
+            # How large an answer is matters for ``auto`` only: elsewhere nobody is asked for it.
+            own = asked.size(teacher) if self.keeping.where == "auto" else 0
+            if self.keeping.wanted(asked.recurring, epochs, taken + own):
+                wanted.append(name)
+                taken += own
+        return wanted
 
 
-def _device(on_card: bool) -> Device:
-    return "cuda" if on_card else "cpu"
+def _live(
+    members: Sequence[Frozen], runtime: Runtime, progress: StageProgress, batches: int | None
+) -> Ensemble:
+    """Teachers that answer live, as fast as they may, for so many batches."""
+    if runtime != "plain" and any(teacher.taps for teacher in members):
+        if runtime != "auto":
+            progress.announced("runtime plain: their features are compared")
+        return Ensemble(members)
+    if runtime == "plain":
+        return Ensemble(members)
+    if runtime == "auto":
+        return Quick(members, "exact", progress.announced, batches)
+    return Quick(members, runtime, progress.announced)
+
+
+def _serves_what_recurs(data: Any, loader: str) -> bool:
+    """Whether data can say which inputs recur, and nothing that a user wrote changes them."""
+    kinds = type(data).__mro__
+    telling = next((number for number, kind in enumerate(kinds) if "recurring" in vars(kind)), None)
+    if telling is None:
+        return False
+    changed = any(
+        getattr(type(data), hook) is not getattr(LightningDataModule, hook) for hook in HOOKS
+    )
+    return not changed and not any(loader in vars(kind) for kind in kinds[:telling])
+
+
+def _threads(trainer: Node) -> int:
+    """Threads of the process that trains: Lightning shares the cores among several of them."""
+    devices, threads = trainer.get("devices", 1), torch.get_num_threads()
+    if on_card(trainer) or not isinstance(devices, int) or devices < 2:
+        return threads
+    if "OMP_NUM_THREADS" in os.environ:
+        return threads
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 1) // devices)
 
 
 def _batches(data: Any, epochs: int) -> int | None:

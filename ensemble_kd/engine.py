@@ -17,7 +17,6 @@ from ensemble_kd.callbacks import Snapshots
 from ensemble_kd.data import seen_by
 from ensemble_kd.export import constructor_of, count_parameters
 from ensemble_kd.plan import Plan
-from ensemble_kd.recall import Device
 from ensemble_kd.rehearsal import acquaint
 from ensemble_kd.report.progress import StageProgress
 from ensemble_kd.report.recording import Curves
@@ -106,17 +105,13 @@ class Engine:
         return done
 
     def kept(
-        self, split: Literal["val", "test"], predictors: Mapping[str, nn.Module], device: Device
+        self, split: Literal["val", "test"], predictors: Mapping[str, nn.Module], trainer: Node
     ) -> dict[str, Kept]:
-        """What the teachers among some predictors say of a split; none unless kept on disk.
-
-        Raises:
-            UserError: there is no room for what is to be kept, or it cannot be written or read.
-        """
+        """What the teachers among some predictors say of a split; none unless kept on disk."""
         teachers = {name: predictors[name] for name in self.plan.teachers}
         number = len(self.plan.stages)
         progress = StageProgress(number, number, f"{split} split", 0)
-        return self._answers.on(split, teachers, self._digests, device, progress)
+        return self._answers.on(split, teachers, self._digests, trainer, progress)
 
     def _finish(self, stage: Stage, progress: StageProgress) -> Product:
         digest = stage.digest(self._digests)

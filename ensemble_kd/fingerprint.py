@@ -8,7 +8,7 @@ import importlib.util
 import sys
 import types
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,12 @@ def foreign_packages(node: Any) -> set[str]:
     if isinstance(node, list | tuple):
         return set().union(*map(foreign_packages, node))
     return set()
+
+
+def foreign_code(objects: Iterable[Any]) -> dict[str, str]:
+    """Digests of the packages, beside the versioned ones, in which the classes of objects are."""
+    packages = {type(each).__module__.partition(".")[0] for each in objects} - set(VERSIONED)
+    return {package: code_digest(package) for package in sorted(packages)}
 
 
 def _sources(package: str) -> list[Path]:

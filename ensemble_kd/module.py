@@ -23,7 +23,7 @@ from ensemble_kd.strategies.strategy import Strategy, learning, objectives
 from ensemble_kd.teachers.ensemble import Ensemble
 from ensemble_kd.types import Batch, Progress, Turn, as_output, labelled
 
-_PLAIN = frozenset({"_current_fx_name", "steps_taken", "_pending"})
+_PLAIN = frozenset({"_current_fx_name", "steps_taken", "_pending", "_counted"})
 """Attributes that are no parameters, modules or buffers, and set in every step."""
 
 
@@ -73,6 +73,7 @@ class DistillationModule(LightningModule):
         self._settling: tuple[Objective, ...] = ()
         self._translating = ExitStack()
         self._sums: dict[str, Tensor] = {}
+        self._counted = 0.0
         self._pending: Iterator[Turn] = iter(())
 
     def predictors(self) -> dict[str, nn.Module]:
@@ -135,11 +136,13 @@ class DistillationModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Play the turns of one batch; in automatic mode the trainer does the descending."""
         turns = self.strategy.turns(self.student, self.teachers, batch, self.progress())
+        weight = self._weight(batch, batch_idx)
+        self._counted += 1.0 if weight is None else weight
         if self.automatic_optimization:
-            loss = self._total(next(turns), batch.weight)
+            loss = self._total(next(turns), weight)
             self._pending = turns
             return loss
-        moved = {self._descend(turn, batch.weight) for turn in turns}
+        moved = {self._descend(turn, weight) for turn in turns}
         for number in sorted(moved):
             self._as_list(self.lr_schedulers())[number].step()
         return None
@@ -162,7 +165,7 @@ class DistillationModule(LightningModule):
         number = [each is optimizer for each in self.trainer.optimizers].index(True)
         clip = self._descent(self.player_names[number]).clip
         if clip is not None:
-            self.clip_gradients(optimizer, clip, "norm")
+            self._clip(optimizer, clip, "norm")
 
     def configure_gradient_clipping(
         self,
@@ -173,7 +176,7 @@ class DistillationModule(LightningModule):
         """Clip as the player's descent says; in automatic mode the trainer calls this."""
         clip = self._descent(self.player_names[0]).clip or gradient_clip_val
         if clip is not None:
-            self.clip_gradients(optimizer, clip, gradient_clip_algorithm)
+            self._clip(optimizer, clip, gradient_clip_algorithm or "norm")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accuracy of every network that learns, on the labelled samples."""
@@ -213,6 +216,18 @@ class DistillationModule(LightningModule):
         trainer = self.trainer
         return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
+    def _weight(self, batch: Batch, number: int) -> float | None:
+        """What a batch counts for in its step, where that is not one.
+
+        The trainer divides by the number of batches that it accumulates also where the last of an
+        epoch are fewer. Data that knows the whole step says more exactly what its batches count.
+        """
+        accumulated = self.trainer.accumulate_grad_batches
+        if batch.weight is not None or accumulated == 1:
+            return batch.weight
+        rest = self.trainer.num_training_batches - number // accumulated * accumulated
+        return accumulated / rest if rest < accumulated else None
+
     def _descend(self, turn: Turn, weight: float | None) -> int:
         """Step the player of a turn; returns its number."""
         number = self.player_names.index(turn.player)
@@ -222,6 +237,22 @@ class DistillationModule(LightningModule):
         self.manual_backward(self._total(turn, weight))
         optimizers[number].step()
         return number
+
+    def _clip(self, optimizer: Optimizer, clip: float, algorithm: str) -> None:
+        """Clip the gradients of an optimiser by their norm, or value by value."""
+        if not getattr(optimizer, "_step_supports_amp_scaling", False):
+            self.clip_gradients(optimizer, clip, algorithm)
+            return
+        # A fused optimiser divides by the scale itself, when it steps. Gradients are still scaled
+        # here, which the trainer takes for a reason not to clip.
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        limit = clip if scaler is None else clip * scaler.get_scale()
+        if algorithm == "norm":
+            nn.utils.clip_grad_norm_(parameters, limit)
+        elif all(bool(p.grad.isfinite().all()) for p in parameters if p.grad is not None):
+            # What is not finite stays so, for the scaler has yet to see it.
+            nn.utils.clip_grad_value_(parameters, limit)
 
     def _descent(self, player: str) -> Descent:
         return self.descents.get(player, self.descents["default"])
@@ -237,10 +268,8 @@ class DistillationModule(LightningModule):
         return total if weight is None else total * weight
 
     def _log_means(self) -> None:
-        # Of steps, as the weights of a step's batches add up to the number that is accumulated.
-        batches = self._steps_of_epoch() * self.trainer.accumulate_grad_batches
         for name, total in self._sums.items():
-            mean = total / batches
+            mean = total / self._counted
             if not torch.isfinite(mean):
                 wider = "trainer.precision=bf16-mixed, " * (self.trainer.precision == "16-mixed")
                 raise UserError(
@@ -248,7 +277,7 @@ class DistillationModule(LightningModule):
                     f"lower optimizer.lr, set optimizer.clip, {wider}or look at the data"
                 )
             self.log(name, mean, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
-        self._sums = {}
+        self._sums, self._counted = {}, 0.0
 
     @staticmethod
     def _as_list(one_or_many: Any) -> list[Any]:

@@ -262,13 +262,14 @@ def _rehearsed(plan: Plan) -> tuple[Stage, ...]:
         plan.data.views = learner.strategy.views
         batch = next(iter(seen_by(stage.covered, plan.data, plan.classes).train_dataloader()))
         taught_by = {name: networks[name] for name in stage.teachers}
-        rehearse(stage, learner, taught_by, batch, plan.classes, plan.allow)
+        hears = rehearse(stage, learner, taught_by, batch, plan.classes, plan.allow)
         networks[stage.name] = translated(learner.deliverable(), stage.covered, plan.classes)
         rehearsed.append(
             replace(
                 stage,
                 labelled_only=labels_only(learner.strategy),
                 views=learner.strategy.views,
+                hears=hears,
                 snapshots=stage.name in watched,
             )
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,11 +18,12 @@ from torch import Tensor
 from ensemble_kd.cache import Float32, Format, Shelf
 from ensemble_kd.data import Recurring
 from ensemble_kd.errors import UserError
+from ensemble_kd.fingerprint import foreign_code
 from ensemble_kd.precision import autocast
 from ensemble_kd.report.progress import StageProgress
 from ensemble_kd.report.results import versions
 from ensemble_kd.stage import training_code_digest
-from ensemble_kd.teachers import Ensemble, Frozen, Kept, Places, Remembered, side_by_side
+from ensemble_kd.teachers import Ensemble, Frozen, Kept, Memory, Places, Remembered, side_by_side
 from ensemble_kd.teachers.filling import LOGITS, InMemory, OnDisk, Slot, feature, fill, parts
 
 OUTPUTS = "outputs"
@@ -30,8 +31,8 @@ OUTPUTS = "outputs"
 
 Device = Literal["cpu", "cuda"]
 
-Live = Callable[[Sequence[Frozen], StageProgress, int], Ensemble]
-"""Makes an ensemble of teachers that are asked for so many batches."""
+Asking = Callable[[Sequence[Frozen], int], Ensemble]
+"""Makes an ensemble of teachers that are asked about so many batches."""
 
 Keys = Mapping[str, Mapping[str, str]]
 """The key of each part of each teacher's answers, by teacher and part."""
@@ -48,6 +49,7 @@ class Inquiry:
         batch_size: of the training.
         precision: of the trainer.
         device: where to compute.
+        threads: with how many, on a processor; sums over several of them round in another order.
         fast: whether the teachers' runtime may round in another way.
         format: how logits are kept on disk; features are kept as they are.
     """
@@ -58,25 +60,29 @@ class Inquiry:
     batch_size: int
     precision: str
     device: Device
+    threads: int
     fast: bool
     format: Format
 
-    def described(self, digest: str, part: str) -> dict[str, Any]:
+    def described(self, teacher: Frozen, digest: str, part: str) -> dict[str, Any]:
         """All that decides about one part of the answers of one teacher, as plain values."""
+        involved = [*teacher.network.modules(), self.recurring.augment]
         return {
             "teacher": digest,
             "answers": part,
             "data": self.data,
             "split": self.split,
+            "samples": len(self.recurring.index),
             "views": self.recurring.views,
             "batch_size": self.batch_size,
-            "device": self.device,
+            "device": _device_in_words(self.device),
             "precision": self.precision,
-            # Sums over several threads round in another order.
-            "threads": torch.get_num_threads(),
+            "matmul_precision": torch.get_float32_matmul_precision(),
+            "threads": self.threads,
             "runtime": "fast" if self.fast else "exact",
             "format": self.format_of(part).name,
             "code": training_code_digest(),
+            "foreign_code": foreign_code(involved),
             "versions": versions(),
         }
 
@@ -92,9 +98,10 @@ class Inquiry:
             said = teacher.own(move_data_to_device(inputs, torch.device(self.device)))
         return {part: values[0] for part, values in parts(said).items()}
 
-    def numbers(self, teacher: Frozen) -> int:
-        """How many numbers an answer of a teacher has."""
-        return sum(values.numel() for values in self.example(teacher).values())
+    def size(self, teacher: Frozen) -> int:
+        """Bytes that all answers of a teacher take in memory."""
+        one = sum(values.nbytes for values in self.example(teacher).values())
+        return self.recurring.views * len(self.recurring.index) * one
 
 
 class Recall:
@@ -102,19 +109,30 @@ class Recall:
 
     Args:
         root: the folder of the store; None keeps answers in memory.
-        live: how teachers answer that have to be asked.
     """
 
-    def __init__(self, root: Path | None, live: Live) -> None:
+    def __init__(self, root: Path | None) -> None:
         self.shelf = None if root is None else Shelf(root / OUTPUTS)
-        self.live = live
-        self._memory: dict[str, Kept] = {}
+        self._memory: dict[str, Memory] = {}
+        self._whose: dict[str, str] = {}
+
+    def forget_but(self, teachers: Collection[str]) -> None:
+        """Keep in memory what these teachers said, by name, and nothing else."""
+        for key, name in list(self._whose.items()):
+            if name not in teachers:
+                del self._memory[key], self._whose[key]
+
+    def size_but(self, teachers: Collection[str]) -> int:
+        """Bytes in memory of answers of other teachers than these."""
+        others = (key for key, name in self._whose.items() if name not in teachers)
+        return sum(self._memory[key].nbytes for key in others)
 
     def of(
         self,
         teachers: Mapping[str, Frozen],
         digests: Mapping[str, str],
         asked: Inquiry,
+        asking: Asking,
         progress: StageProgress,
     ) -> dict[str, Remembered]:
         """What teachers say, by name.
@@ -123,6 +141,7 @@ class Recall:
             teachers: by name.
             digests: of them, by name.
             asked: what they are asked.
+            asking: how they answer, where they have to be asked.
             progress: hears what is done.
 
         Raises:
@@ -133,13 +152,13 @@ class Recall:
         for name, teacher in teachers.items():
             keys[name] = {}
             for part in (LOGITS, *map(feature, teacher.taps)):
-                said = asked.described(digests[name], part)
+                said = asked.described(teacher, digests[name], part)
                 keys[name][part] = key = _key(said)
                 described[key] = said
         found = {key: self._find(key) for key in described}
         missing = {key: said for key, said in described.items() if found[key] is None}
         if missing:
-            self._ask(teachers, keys, missing, asked, progress)
+            self._ask(teachers, keys, missing, asked, asking, progress)
             found |= {key: self._find(key) for key in missing}
         return {name: _remembered(own, found) for name, own in keys.items()}
 
@@ -152,6 +171,7 @@ class Recall:
         keys: Keys,
         missing: Mapping[str, Mapping[str, Any]],
         asked: Inquiry,
+        asking: Asking,
         progress: StageProgress,
     ) -> None:
         """Ask all teachers of which something is missing, together."""
@@ -159,7 +179,8 @@ class Recall:
             if self.shelf is None:
                 places = Places(asked.recurring.index, asked.recurring.views)
                 slots = {key: InMemory(asked.recurring, places) for key in missing}
-                self._fill(teachers, keys, slots, asked, progress)
+                self._fill(teachers, keys, slots, asked, asking, progress)
+                self._whose |= {key: name for name, own in keys.items() for key in own.values()}
                 of_logits = [key for key, said in missing.items() if said["answers"] == LOGITS]
                 joined = side_by_side([slots.pop(key).memory() for key in of_logits])
                 self._memory |= dict(zip(of_logits, joined, strict=True))
@@ -171,7 +192,7 @@ class Recall:
                     said = asked.example(teachers[name])
                     examples |= {own[part]: _storable(name, said[part]) for part in own}
             records = _on_disk(self.shelf, missing, examples, asked, held)
-            self._fill(teachers, keys, records, asked, progress)
+            self._fill(teachers, keys, records, asked, asking, progress)
             for record in records.values():
                 record.writer.finish()
 
@@ -181,23 +202,25 @@ class Recall:
         keys: Keys,
         slots: Mapping[str, Slot],
         asked: Inquiry,
+        asking: Asking,
         progress: StageProgress,
     ) -> None:
         own = {
             name: {part: slots[key] for part, key in keys[name].items() if key in slots}
             for name in teachers
         }
-        asking = {name: parts for name, parts in own.items() if parts}
-        if not asking:
+        lacking = {name: parts for name, parts in own.items() if parts}
+        if not lacking:
             return  # another run has written it while this one waited for the lock
         size, recurring = asked.batch_size, asked.recurring
         batches = recurring.views * -(-len(recurring.index) // size)
-        live = self.live([teachers[name] for name in asking], progress, batches).to(asked.device)
+        live = asking([teachers[name] for name in lacking], batches).to(asked.device)
         with (
-            progress.answering(tuple(asking), recurring.views, len(recurring.index)) as moved,
+            progress.answering(tuple(lacking), recurring.views, len(recurring.index)) as moved,
+            _threads(asked.threads),
             autocast(asked.precision, asked.device),
         ):
-            fill(live, list(asking.values()), recurring, size, asked.device, moved)
+            fill(live, list(lacking.values()), recurring, size, asked.device, moved)
 
 
 def _on_disk(
@@ -211,15 +234,35 @@ def _on_disk(
     index, views = asked.recurring.index, asked.recurring.views
     formats = {key: asked.format_of(said["answers"]) for key, said in missing.items()}
     shapes = {key: tuple(examples[key].shape) for key in missing}
-    rows = views * len(index)
-    shelf.expect_room({key: rows * formats[key].row_bytes(prod(shapes[key])) for key in missing})
-    slots: dict[str, OnDisk] = {}
     for key in sorted(missing):  # in one order everywhere, or two runs wait for each other
         held.enter_context(shelf.locked(key))
-        if shelf.find(key) is None:
-            writer = shelf.writing(key, missing[key], index, views, shapes[key], formats[key])
-            slots[key] = OnDisk(writer, formats[key], index)
+    # Another run may have written some of them in the meantime.
+    lacking = [key for key in missing if shelf.find(key) is None]
+    rows = views * len(index)
+    shelf.expect_room({key: rows * formats[key].row_bytes(prod(shapes[key])) for key in lacking})
+    slots: dict[str, OnDisk] = {}
+    for key in lacking:
+        writer = shelf.writing(key, missing[key], index, views, shapes[key], formats[key])
+        slots[key] = OnDisk(writer, formats[key], index)
     return slots
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _device_in_words(device: Device) -> str:
+    """What computes, as far as it decides how numbers are rounded."""
+    if device == "cpu":
+        return f"cpu, {torch.backends.cpu.get_cpu_capability()}"
+    libraries = f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+    return f"{torch.cuda.get_device_name()}, {libraries}"
 
 
 def _storable(teacher: str, example: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def rehearse(
     batch: Batch,
     classes: int,
     allow: Sequence[str] = (),
-) -> None:
+) -> bool:
     """Play one small batch through copies of everything, as at the start and as at the end.
 
     Args:
@@ -79,6 +79,9 @@ def rehearse(
         batch: a training batch; a few samples of it are used.
         classes: number of classes of the data.
         allow: packages beside this project's that nodes may name.
+
+    Returns:
+        Whether the teachers were asked, all together, about a batch.
 
     Raises:
         UserError: whatever goes wrong, in one line that names the stage.
@@ -104,6 +107,8 @@ def rehearse(
                 )
         ensemble = Ensemble(frozen(strategy, copy.deepcopy(list(teachers.values()))))
         acquaint(stage, learner, ensemble, few)
+        heard: set[int] = set()
+        ensemble.register_forward_hook(lambda module, *_: heard.add(id(module)))
         for weighting in weightings(strategy):
             if weighting.needs_labels and batch.mask is not None:
                 raise UserError(
@@ -132,6 +137,7 @@ def rehearse(
         except (ValueError, RuntimeError, TypeError, IndexError, KeyError) as failure:
             reason = " ".join(str(failure).split())
             raise UserError(f"stage {stage.name}: {reason}") from failure
+    return bool(heard)
 
 
 def _play(stage: Stage, learner: Learner, teachers: Ensemble, batch: Batch) -> None:

@@ -21,7 +21,6 @@ from ensemble_kd.evaluation import Evaluation
 from ensemble_kd.export import count_parameters, export_onnx
 from ensemble_kd.latency import latency
 from ensemble_kd.plan import Plan
-from ensemble_kd.recall import Device
 from ensemble_kd.report.curves import append_points, read_points
 from ensemble_kd.report.results import Results, Trained, compile_results, write_results
 from ensemble_kd.store import Store
@@ -99,17 +98,19 @@ def evaluated(
         (name, "ensemble") for name in predictors if "ensemble" in predictors and name != "ensemble"
     ]
     evaluation: Evaluation = build(plain(config.evaluation, "evaluation"), "evaluation", plan.allow)
-    device: Device = "cuda" if on_card(plain(config.trainer, "trainer")) else "cpu"
+    trainer = plain(config.trainer, "trainer")
+    device = "cuda" if on_card(trainer) else "cpu"
     splits: tuple[tuple[Literal["val", "test"], Any], ...] = (
         ("val", plan.data.val_dataloader()),
         ("test", plan.data.test_dataloader()),
     )
     val, test = (
         evaluation.measure(
-            predictors, loader, plan.classes, pairs, device, engine.kept(name, predictors, device)
+            predictors, loader, plan.classes, pairs, device, engine.kept(name, predictors, trainer)
         )
         for name, loader in splits
     )
+    plan.data.teardown("test")
     some = next(iter(plan.data.test_dataloader())).inputs
     return compile_results(
         seed=config.seed,

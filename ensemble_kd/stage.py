@@ -21,6 +21,7 @@ from ensemble_kd.teachers.label_space import Covered
 from ensemble_kd.version import __version__
 
 TRAINING_CODE = (
+    "cache",
     "data",
     "functional",
     "networks",
@@ -28,6 +29,7 @@ TRAINING_CODE = (
     "strategies",
     "teachers",
     "weightings",
+    "answers.py",
     "build.py",
     "callbacks.py",
     "descent.py",
@@ -37,6 +39,7 @@ TRAINING_CODE = (
     "schedules.py",
     "opening.py",
     "precision.py",
+    "recall.py",
     "rehearsal.py",
     "stage.py",
     "training.py",
@@ -87,6 +90,8 @@ class Stage:
             outputs covers; None where they are the same.
         inexact: ways in which teachers may answer that are not exact, such as a smaller format.
         compiled: the networks that learn run through ``torch.compile``, which rounds otherwise.
+        hears: whether the strategy asks its teachers about batches; it may use them in another way.
+            This decides nothing about the weights.
     """
 
     name: str
@@ -107,6 +112,7 @@ class Stage:
     covered: Covered | None = None
     inexact: tuple[str, ...] = ()
     compiled: bool = False
+    hears: bool = True
 
     def reported(self, predictor: str) -> str:
         """The name under which a run reports one of this stage's predictors."""

@@ -201,8 +201,9 @@ def study(
 
 
 def on_card(trainer: Node) -> bool:
-    """Whether a trainer's node asks for a GPU."""
-    return trainer.get("accelerator") in ("gpu", "cuda")
+    """Whether a trainer's node asks for a CUDA device, or takes one because there is one."""
+    asked = trainer.get("accelerator", "auto")
+    return asked in ("gpu", "cuda") or (asked == "auto" and torch.cuda.is_available())
 
 
 def accuracy(

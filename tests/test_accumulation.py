@@ -11,15 +11,17 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from ensemble_kd.config import compose, plain
 from ensemble_kd.data import InMemory, Noise, Parts, Samples
 from ensemble_kd.descent import Descent
-from ensemble_kd.fitting import fit
+from ensemble_kd.fitting import fit, make_trainer
 from ensemble_kd.module import DistillationModule
 from ensemble_kd.objectives import Label, Soft, Term
-from ensemble_kd.schedules import Cosine, Linear
+from ensemble_kd.schedules import Constant, Cosine, Linear
 from ensemble_kd.strategies import Codistillation, Parallel, PeerCollaborative, Rocket, Strategy
 from ensemble_kd.teachers import Ensemble, Frozen
 from ensemble_kd.types import Batch, Progress, Turn
@@ -234,3 +236,56 @@ def test_batches_of_one_step_share_its_progress_and_end_it_once() -> None:
     assert math.isclose(seen[-1].fraction, 17 / 18)
     # The warm-up starts at zero, so the first step does not move.
     assert ended == [False] + [True] * 17
+
+
+class Plain:
+    """Ten batches of four samples, which know nothing of steps."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __iter__(self) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(10):
+            inputs = torch.randn(4, 3, generator=generator)
+            yield Batch(inputs, torch.arange(4) % 3, torch.arange(4))
+
+
+class Served(LightningDataModule):
+    def train_dataloader(self) -> Plain:
+        return Plain()
+
+    def val_dataloader(self) -> Plain:
+        return Plain()
+
+
+@pytest.mark.parametrize("accumulated", [1, 4, 5, 8, 12])
+def test_data_that_knows_no_steps_is_averaged_all_the_same(accumulated: int) -> None:
+    """The loss does not move without a learning rate: its mean is that of ten single batches."""
+    torch.manual_seed(0)
+    student = torch.nn.Linear(3, 3)
+    losses = [F.cross_entropy(student(b.inputs), b.target) for b in Plain()]
+    means = [
+        torch.stack(losses[first : first + accumulated]).mean()
+        for first in range(0, 10, accumulated)
+    ]
+    gradients: list[Tensor] = []
+
+    class Noting(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            value = closure()
+            gradients.append(student.bias.grad.clone())  # type: ignore[union-attr]
+            return value
+
+    descent = Descent(1e-30, Noting, Constant())
+    module = DistillationModule(
+        student, Ensemble(), Parallel({"label": Term(Label())}, Uniform()), {"default": descent}, 3
+    )
+    node = {**plain(compose([]).trainer, "trainer"), "accumulate_grad_batches": accumulated}
+    trainer = make_trainer(node, 1)
+    fit(trainer, module, Served(), "student")
+    logged = float(trainer.callback_metrics["student/label"])
+    assert logged == pytest.approx(torch.stack(means).mean().item(), rel=1e-5)
+    for gradient, mean in zip(gradients, means, strict=True):
+        (exact,) = torch.autograd.grad(mean, student.bias, retain_graph=True)
+        torch.testing.assert_close(gradient, exact)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
 from ensemble_kd import recall
+from ensemble_kd.answers import _serves_what_recurs
 from ensemble_kd.build import build
 from ensemble_kd.config import compose, plain
+from ensemble_kd.data import Batches, Digits, InMemory, Recurring
 from ensemble_kd.engine import CURVES, Engine, Product
+from ensemble_kd.errors import UserError
 from ensemble_kd.evaluation import Evaluation
 from ensemble_kd.plan import make_plan
+from ensemble_kd.recall import Recall
 from ensemble_kd.report.curves import read_points
 from ensemble_kd.run import carry_out
 from ensemble_kd.store import Store
-from ensemble_kd.teachers import Keeping, quick
+from ensemble_kd.teachers import Keeping, filling, quick
+from ensemble_kd.types import Batch
 
 RUN = ("teacher.members=[cnn_small,mlp_small]", "epochs=4", "teacher.epochs=2", "data.cycle=2")
 
@@ -99,8 +104,9 @@ def test_teachers_are_asked_in_the_precision_of_the_training(precision: str) -> 
     assert all(torch.equal(mine[key], other[key]) for key in other)
 
 
-def evaluated(folder: str, where: str) -> Any:
-    config = compose([*RUN, f"cache={where}", f"paths.store={where}", "report.table=false"])
+def evaluated(folder: str, where: str, *overrides: str) -> Any:
+    own = (f"cache={where}", f"paths.store={where}", "report.table=false", *overrides)
+    config = compose([*RUN, *own])
     results: Any = carry_out(make_plan(config), config, Path(folder)).results
     for predictor in results["predictors"].values():
         del predictor["milliseconds_per_1000"]
@@ -148,3 +154,71 @@ def test_that_compared_features_keep_teachers_plain_is_said(
     features = ("objective=hint", "objective.teacher_layers=[[stages],[layers.0]]")
     trained("store", "off", *features, "control=false", "teacher.runtime=exact")
     assert "teachers: runtime plain: their features are compared" in capsys.readouterr().out
+
+
+def test_what_a_user_changes_in_batches_is_answered_live() -> None:
+    class Mixing(InMemory):
+        def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+            return batch._replace(inputs=batch.inputs.flip(0))
+
+    class Serving(InMemory):
+        def train_dataloader(self) -> Batches:
+            return super().train_dataloader()
+
+    class Telling(Serving):
+        def recurring(self, split: Literal["train", "val", "test"] = "train") -> Recurring | None:
+            return super().recurring(split)
+
+    source = Digits(limit=100)
+    assert _serves_what_recurs(InMemory(source), "train_dataloader")
+    assert not _serves_what_recurs(Mixing(source), "train_dataloader")
+    assert not _serves_what_recurs(Serving(source), "train_dataloader")
+    assert _serves_what_recurs(Serving(source), "val_dataloader")
+    assert _serves_what_recurs(Telling(source), "train_dataloader")
+    assert not _serves_what_recurs(object(), "train_dataloader")
+
+
+def test_teachers_are_evaluated_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the training hears them in a runtime that rounds differently."""
+    asked: list[tuple[str, str]] = []
+    fill = filling.fill
+
+    def noted(live: Any, slots: Any, recurring: Any, *rest: Any) -> None:
+        asked.append((type(live).__name__, "held out" if recurring.ragged else "train"))
+        fill(live, slots, recurring, *rest)
+
+    monkeypatch.setattr(recall, "fill", noted)
+    evaluated("run", "disk", "teacher.runtime=fast", "control=false")
+    assert asked == [("Quick", "train"), ("Ensemble", "held out"), ("Ensemble", "held out")]
+
+
+def test_a_run_that_is_done_is_evaluated_whatever_can_be_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on_split = Recall.of
+
+    def full(self: Recall, teachers: Any, digests: Any, asked: Any, *rest: Any) -> Any:
+        if asked.split == "test":
+            raise UserError("store: the outputs to be kept take more than there is")
+        return on_split(self, teachers, digests, asked, *rest)
+
+    live = evaluated("live", "off")
+    monkeypatch.setattr(Recall, "of", full)
+    assert evaluated("full", "disk") == live
+    assert "teachers are evaluated live" in capsys.readouterr().err
+
+
+def test_teachers_that_a_strategy_uses_otherwise_are_not_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    trained("store", "memory", "strategy=local_targets", "control=false")
+    assert "answered once" not in capsys.readouterr().out
+
+
+def test_with_little_room_some_teachers_answer_live(capsys: pytest.CaptureFixture[str]) -> None:
+    one = 2 * 1257 * 10 * 4
+    kept = trained("kept", "auto", f"cache.limit={one}", "control=false")
+    assert "  teacher/0 answered once" in capsys.readouterr().out
+    live = trained("live", "off", "control=false")
+    mine, other = (each["student"].learner.student.state_dict() for each in (kept, live))
+    assert all(torch.equal(mine[key], other[key]) for key in other)

@@ -29,7 +29,7 @@ MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 SIZE, CLASSES = 16, 4
 Made = Callable[[DictConfig], Strategy]
 LR, CLIP = 0.5, 0.01
-SGD = {
+SGD: dict[str, Any] = {
     "_target_": "ensemble_kd.descent.Descent",
     "lr": LR,
     "optimizer": {"_target_": "torch.optim.SGD", "_partial_": True},
@@ -174,11 +174,15 @@ def two_players(config: DictConfig) -> Strategy:
 
 @pytest.mark.parametrize("precision", ["32-true", *MIXED])
 @pytest.mark.parametrize("strategy", [one_player, two_players])
+@pytest.mark.parametrize("fused", [False, True])
 def test_clipped_gradients_are_the_true_ones(
-    config: DictConfig, strategy: Made, precision: str
+    config: DictConfig, strategy: Made, precision: str, fused: bool
 ) -> None:
     """Each step of plain descent is lr * clip long, or is left out because of the scale."""
-    seen = trained(config, strategy(config), precision, {**SGD, "clip": CLIP})
+    optimizer = {**SGD["optimizer"], "fused": fused}
+    seen = trained(
+        config, strategy(config), precision, {**SGD, "optimizer": optimizer, "clip": CLIP}
+    )
     taken = [length for length in seen.moved if length > 0]
     assert len(taken) == 6 if precision != "16-mixed" else len(taken) > 2
     assert taken == pytest.approx([LR * CLIP] * len(taken), rel=1e-3)

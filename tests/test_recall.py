@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ensemble_kd import fingerprint
 from ensemble_kd.cache import Float32
-from ensemble_kd.data import Digits, InMemory, Noise
+from ensemble_kd.data import Digits, InMemory, Noise, Recurring
 from ensemble_kd.errors import UserError
 from ensemble_kd.evaluation import Evaluation
 from ensemble_kd.networks import Cnn, Mlp
@@ -51,6 +53,13 @@ def teachers() -> dict[str, Frozen]:
     return {"teacher/0": Frozen(cnn, ["stages"]), "teacher/1": Frozen(mlp, ["layers.0"])}
 
 
+def inquired(recurring: Recurring, data: str = "data") -> Inquiry:
+    threads = torch.get_num_threads()
+    return Inquiry(
+        "train", data, recurring, SIZE, "32-true", "cpu", threads, fast=False, format=Float32()
+    )
+
+
 class Asked(NamedTuple):
     """What was found, and how many batches the teachers were asked about."""
 
@@ -63,20 +72,19 @@ def ask(
     root: Path | None,
     digests: dict[str, str] | None = None,
     recall: Recall | None = None,
-    **other: Any,
 ) -> Asked:
     data = InMemory(Digits(limit=200), batch_size=SIZE, augment=Noise(0.1), cycle=3)
     recurring = data.recurring()
     assert recurring is not None
     assert len(list(recurring.chunks(SIZE))) == 15
-    settings = {"precision": "32-true", "device": "cpu", "fast": False, "format": Float32()}
-    inquiry = Inquiry("train", data.digest, recurring, SIZE, **{**settings, **other})
-    recall = recall or Recall(root, lambda members, progress, batches: Counting(members))
+    inquiry = inquired(recurring, data.digest)
+    recall = recall or Recall(root)
     before = Counting.asked
     found = recall.of(
         teachers,
         digests or {name: f"digest of {name}" for name in teachers},
         inquiry,
+        lambda members, batches: Counting(members),
         StageProgress(1, 1, "student", 1, io.StringIO()),
     )
     return Asked(found, Counting.asked - before)
@@ -109,7 +117,7 @@ def test_logits_and_features_are_kept_to_the_last_bit(
 @pytest.mark.parametrize("where", ["memory", "disk"])
 def test_only_what_is_missing_is_asked_for(teachers: dict[str, Frozen], where: str) -> None:
     root = Path("store") if where == "disk" else None
-    recall = Recall(root, lambda members, progress, batches: Counting(members))
+    recall = Recall(root)
     plain = {name: Frozen(teacher.network) for name, teacher in teachers.items()}
     assert ask(plain, root, recall=recall).batches == 15
     assert ask(plain, root, recall=recall).batches == 0
@@ -138,27 +146,44 @@ def test_an_interrupted_filling_goes_on(teachers: dict[str, Frozen]) -> None:
         {"split": "val"},
         {"data": "other"},
         {"batch_size": 16},
+        {"threads": 64},
     ],
 )
 def test_any_change_misses(teachers: dict[str, Frozen], change: dict[str, Any]) -> None:
     recurring = InMemory(Digits(limit=200), batch_size=SIZE).recurring()
     assert recurring is not None
-    inquiry = Inquiry("train", "data", recurring, SIZE, "32-true", "cpu", False, Float32())
-    changed = Inquiry(
-        **{**{f: getattr(inquiry, f) for f in inquiry.__dataclass_fields__}, **change}
-    )
-    assert changed.described("t", "logits") != inquiry.described("t", "logits")
-    assert inquiry.described("u", "logits") != inquiry.described("t", "logits")
-    assert inquiry.described("t", "feature x") != inquiry.described("t", "logits")
+    inquiry, teacher = inquired(recurring), teachers["teacher/0"]
+    said = inquiry.described(teacher, "t", "logits")
+    assert replace(inquiry, **change).described(teacher, "t", "logits") != said
+    assert inquiry.described(teacher, "u", "logits") != said
+    assert inquiry.described(teacher, "t", "feature x") != said
+    fewer = replace(inquiry, recurring=replace(recurring, index=recurring.index[:-1]))
+    assert fewer.described(teacher, "t", "logits") != said
 
 
-def test_other_threads_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_of_the_users_own_is_part_of_the_key(
+    teachers: dict[str, Frozen], monkeypatch: pytest.MonkeyPatch
+) -> None:
     recurring = InMemory(Digits(limit=200), batch_size=SIZE).recurring()
     assert recurring is not None
-    inquiry = Inquiry("train", "data", recurring, SIZE, "32-true", "cpu", False, Float32())
-    before = inquiry.described("t", "logits")
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    assert inquiry.described("t", "logits") != before
+    inquiry = inquired(recurring)
+    own = type("Net", (nn.Linear,), {"__module__": "of_a_user.nets"})(2, 2)
+    monkeypatch.setattr(fingerprint, "code_digest", lambda package: f"code of {package}")
+    said = inquiry.described(Frozen(own), "t", "logits")
+    assert said["foreign_code"] == {"of_a_user": "code of of_a_user"}
+    assert inquiry.described(teachers["teacher/0"], "t", "logits")["foreign_code"] == {}
+
+
+def test_memory_is_given_back(teachers: dict[str, Frozen]) -> None:
+    recall = Recall(None)
+    ask(teachers, None, recall=recall)
+    logits, cnn, mlp = 420 * 10 * 4, 420 * 16 * 4 * 4 * 4, 420 * 32 * 4
+    assert recall.size_but(()) == 2 * logits + cnn + mlp
+    assert recall.size_but({"teacher/0"}) == logits + mlp
+    recall.forget_but({"teacher/1"})
+    assert recall.size_but(()) == logits + mlp
+    assert ask({"teacher/1": teachers["teacher/1"]}, None, recall=recall).batches == 0
+    assert ask({"teacher/0": teachers["teacher/0"]}, None, recall=recall).batches == 15
 
 
 def test_teachers_with_one_digest_share_what_is_kept(teachers: dict[str, Frozen]) -> None:

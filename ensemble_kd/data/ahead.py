@@ -71,6 +71,10 @@ class Ahead:
         finally:
             self._busy = False
 
+    def close(self) -> None:
+        """End the workers; a further pass starts others."""
+        self._loader = None
+
     def _pass(self, requests: Iterator[Request]) -> Iterator[Batch]:
         if self._loader is None:
             head = list(itertools.islice(requests, 1))

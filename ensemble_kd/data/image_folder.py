@@ -6,12 +6,14 @@ import copy
 import multiprocessing
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
+from weakref import WeakSet
 
 from pytorch_lightning import LightningDataModule
 
-from ensemble_kd.data.ahead import Ahead
+from ensemble_kd.data.ahead import Ahead, Make
 from ensemble_kd.data.augment import Augmentation
 from ensemble_kd.data.batches import Batches
 from ensemble_kd.data.folders import Folders, Keep
@@ -105,6 +107,7 @@ class ImageFolder(LightningDataModule):
         self.ahead = ahead
         self.labelled_only = labelled_only
         self.views = views
+        self._started: WeakSet[Ahead] = WeakSet()
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -148,21 +151,35 @@ class ImageFolder(LightningDataModule):
 
     def recurring(self, split: Literal["train", "val", "test"] = "train") -> Recurring | None:
         """The inputs of a split, where there are finitely many of them: by sample and view."""
-        return self.samples.recurring(split)
+        found = self._samples().recurring(split)
+        return None if found is None else replace(found, fetch=self._fetch(found.make))
 
-    def _ahead(self, name: str) -> Batches:
+    def teardown(self, stage: str | None = None) -> None:
+        """End the workers, which hold on to memory and are started anew when they are needed."""
+        for ahead in self._started:
+            ahead.close()
+
+    def _samples(self) -> InMemory:
         self.setup()
         # A copy: this module may itself be one of several that share the opened samples.
         samples = copy.copy(self.samples)
         samples.trainer = self.trainer
         samples.labelled_only = self.labelled_only
         samples.views = self.views
-        batches = cast(Batches, getattr(samples, name)())
-        workers = 0 if self.source.kept else self._workers()
-        if workers:
-            pinned = _device(self.trainer) == "cuda"
-            batches.fetch = Ahead(batches.make, workers, self.ahead, pinned)
+        return samples
+
+    def _ahead(self, name: str) -> Batches:
+        batches = cast(Batches, getattr(self._samples(), name)())
+        batches.fetch = self._fetch(batches.make) or batches.fetch
         return batches
+
+    def _fetch(self, make: Make) -> Ahead | None:
+        workers = 0 if self.source.kept else self._workers()
+        if not workers:
+            return None
+        started = Ahead(make, workers, self.ahead, _device(self.trainer) == "cuda")
+        self._started.add(started)
+        return started
 
     def _workers(self) -> int:
         if multiprocessing.current_process().daemon:

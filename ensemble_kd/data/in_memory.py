@@ -216,7 +216,8 @@ class InMemory(LightningDataModule):
             return None
         opened = self._opened
         views = 1 if self._varied is None or self.cycle is None else self.cycle
-        index = opened.taught.sort().values
+        rows = torch.from_numpy(opened.labelled) if self._cycles else opened.taught
+        index = rows.sort().values
         return Recurring(opened.hidden, index, views, self._varied, derive(self.seed, "augment"))
 
     def val_dataloader(self) -> Batches:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +13,13 @@ from torch import Tensor
 
 from ensemble_kd.data.augment import Augmentation
 from ensemble_kd.data.batches import Table
+from ensemble_kd.data.orders import Request
+from ensemble_kd.types import Batch
 
 Piece = tuple[int, int, int]
 """View, and the first sample and the one after the last."""
+
+Fetch = Callable[[Iterator[Request]], Iterator[Batch]]
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class Recurring:
         seed: seed of the augmentation.
         ragged: whether a batch of fewer samples is served as it is, as the last one of a validation
             split, and not left out, as in training.
+        fetch: gives the batch of each request, in order, as ``make`` does; None makes them here.
     """
 
     table: Table
@@ -36,10 +43,16 @@ class Recurring:
     augment: Augmentation | None
     seed: int
     ragged: bool = False
+    fetch: Fetch | None = None
+
+    @property
+    def make(self) -> Callable[[Tensor, Tensor | int], Batch]:
+        """What gives the batch of some samples in a view."""
+        return functools.partial(self.table.batch, augment=self.augment, seed=self.seed)
 
     def inputs(self, rows: Tensor, view: int) -> Any:
         """(b, ...) the inputs of some samples, (b,) int64, in one view."""
-        return self.table.batch(rows, view, self.augment, self.seed).inputs
+        return self.make(rows, view).inputs
 
     def chunks(self, size: int) -> Iterator[Piece]:
         """All pieces of at most ``size`` samples, in order."""
@@ -47,15 +60,23 @@ class Recurring:
             for start in range(0, len(self.index), size):
                 yield view, start, min(start + size, len(self.index))
 
-    def batch(self, view: int, start: int, stop: int, size: int) -> Any:
-        """(b, ...) the inputs of a piece; b is ``size``, filled up with its first samples.
+    def batches(self, pieces: Iterable[Piece], size: int) -> Iterator[Any]:
+        """(b, ...) the inputs of each piece; b is ``size``, filled up with its first samples.
 
         A matrix product of another size rounds differently: only in batches as large as those of
         the training do networks say the same to the last bit. With ``ragged``, b is that of the
         piece.
+
+        Args:
+            pieces: in order.
+            size: of the batches of the training.
         """
+        fetch = self.fetch or functools.partial(itertools.starmap, self.make)
+        requests = ((self._rows(start, stop, size), view) for view, start, stop in pieces)
+        return (batch.inputs for batch in fetch(requests))
+
+    def _rows(self, start: int, stop: int, size: int) -> Tensor:
         rows = self.index[start:stop]
         if self.ragged:
-            return self.inputs(rows, view)
-        filling = rows[torch.arange(size - len(rows)) % len(rows)]
-        return self.inputs(torch.cat([rows, filling]), view)
+            return rows
+        return torch.cat([rows, rows[torch.arange(size - len(rows)) % len(rows)]])

@@ -44,6 +44,10 @@ class Relabelled(LightningDataModule):
         self.data.trainer = self.trainer
         self.data.setup(stage)
 
+    def teardown(self, stage: str | None = None) -> None:
+        """That of the data."""
+        self.data.teardown(stage)
+
     def train_dataloader(self) -> RelabelledBatches:
         """The training batches."""
         return self._batches("train_dataloader", filled=True)

@@ -75,6 +75,7 @@ class StageProgress(Callback):
                 bar.stop()
         took = _duration(time.perf_counter() - started)
         self._say(f"{doing.format('answered')}  {took}\n")
+        self._say_notes()
 
     def announced(self, text: str) -> None:
         """Keep a line until the stage has ended.
@@ -110,8 +111,7 @@ class StageProgress(Callback):
         value = trainer.callback_metrics.get(METRIC)
         accuracy = "" if value is None else f"  val accuracy {float(value):.3f}"
         self._complete(f"{accuracy}  {_duration(seconds)}")
-        for note in self._notes:
-            self._say(f"{self.place}  teachers: {note}\n")
+        self._say_notes()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -119,6 +119,11 @@ class StageProgress(Callback):
         """Leave the terminal fit for whoever prints next."""
         if self._bar is not None or self._open:
             self._complete(f"  stopped in epoch {trainer.current_epoch + 1}")
+
+    def _say_notes(self) -> None:
+        notes, self._notes = self._notes, []
+        for note in notes:
+            self._say(f"{self.place}  teachers: {note}\n")
 
     def _beginning(self) -> str:
         return f"{self.place}  {self.epochs} epoch{'s' if self.epochs != 1 else ''} ..."

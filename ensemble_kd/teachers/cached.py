@@ -52,11 +52,13 @@ class Cached(Ensemble):
     """Teachers that answer from what was kept, and live where nothing was.
 
     A batch whose views do not recur, or that does not say which they are, is answered live. So is
-    every batch of a teacher of which nothing was kept.
+    one of another size, of which a network may say something else in the last digits, and every
+    batch of a teacher of which nothing was kept.
 
     Args:
         teachers: the frozen networks, in order.
         remembered: what each of them said; None for those that answer live.
+        batch_size: of the batches in which they were asked.
         exact: whether it was kept as it was, and not in a format that drops unlikely classes.
     """
 
@@ -64,16 +66,18 @@ class Cached(Ensemble):
         self,
         teachers: Sequence[Frozen],
         remembered: Sequence[Remembered | None],
+        batch_size: int,
         exact: bool = True,
     ) -> None:
         super().__init__(teachers)
         self.remembered = tuple(remembered)
+        self.batch_size = batch_size
         self.exact = exact
         self._joined = _joined(self.remembered)
 
     def forward(self, batch: Batch, progress: Progress) -> tuple[Output, ...]:
         """What each teacher says of the batch: m outputs, without gradient."""
-        if batch.view is None:
+        if batch.view is None or len(batch.index) != self.batch_size:
             return super().forward(batch, progress)
         if self._joined is not None:
             every = self._joined.read_all(batch.index, batch.view)

@@ -129,10 +129,10 @@ def fill(
     """
     missing = [{part: set(slot.missing(batch_size)) for part, slot in own.items()} for own in slots]
     pieces = sorted(set().union(*(pieces for own in missing for pieces in own.values())))
-    for number, piece in enumerate(pieces, start=1):
-        view, start, stop = piece
-        inputs = recurring.batch(view, start, stop, batch_size)
-        inputs = move_data_to_device(inputs, torch.device(device))
+    batches = recurring.batches(pieces, batch_size)
+    for number, (piece, batch) in enumerate(zip(pieces, batches, strict=True), start=1):
+        _, start, stop = piece
+        inputs = move_data_to_device(batch, torch.device(device))
         for said, own, wanted in zip(live.own(inputs), slots, missing, strict=True):
             for part, values in parts(said).items():
                 if part in own and piece in wanted[part]:

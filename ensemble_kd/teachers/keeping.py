@@ -17,8 +17,9 @@ class Keeping:
 
     Args:
         where: ``off``: teachers answer live; ``memory``: their outputs are kept in memory for the
-            run; ``disk``: beside the store, for all runs; ``auto``: in memory where that takes at
-            most ``limit`` bytes and each view is seen more than once, else live.
+            run; ``disk``: beside the store, for all runs; ``auto``: in memory, where each view is
+            seen more than once, of as many teachers as ``limit`` has room for; the others answer
+            live.
         limit: bytes, > 0.
         format: of what is kept on disk, by its name: ``float32`` is exact; ``float16``, ``topk-8``
             or ``sampled-16-seed-0`` are smaller, and the student is not the same.
@@ -41,15 +42,14 @@ class Keeping:
         exact = self.where != "disk" or isinstance(self.format, Float32)
         return None if exact else self.format.name
 
-    def wanted(self, recurring: Recurring, numbers: int, epochs: int) -> bool:
-        """Whether the answers of a teacher are worth keeping.
+    def wanted(self, recurring: Recurring, epochs: int, size: int) -> bool:
+        """Whether the answers of one more teacher are worth keeping.
 
         Args:
             recurring: the inputs.
-            numbers: in one answer of it, logits and features.
             epochs: of the stage that hears it.
+            size: bytes that its answers and all that are kept already take.
         """
         if self.where == "auto":
-            size = 4 * recurring.views * len(recurring.index) * numbers
             return epochs > recurring.views and size <= self.limit
         return self.where != "off"

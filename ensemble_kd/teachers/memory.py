@@ -63,6 +63,11 @@ class Memory:
         self.values = values
         self.number = number
 
+    @property
+    def nbytes(self) -> int:
+        """Of the answers of this teacher."""
+        return self.values.nbytes // self.values.shape[1]
+
     def read(self, index: Tensor, view: Tensor) -> Tensor:
         """(b, ...) for samples (b,) in views (b,), both int64.
 

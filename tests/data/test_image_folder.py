@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import multiprocessing
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -97,6 +99,22 @@ def test_workers_change_nothing(images: Path, workers: int) -> None:
     for asked.current_epoch in range(2):
         assert same(loader, other) == len(loader) == 10
     assert same(data.val_dataloader(), alone.val_dataloader()) == 3
+
+
+def test_workers_end_with_the_stage_that_they_served(images: Path) -> None:
+    """Also where the loader lives on, as those of a trainer that is done."""
+    data = ImageFolder(images, batch_size=8, workers=1, keep="off", cycle=1)
+    loader = data.train_dataloader()
+    recurring = data.recurring()
+    assert recurring is not None
+    assert len(list(loader)) == 10
+    assert len(list(recurring.batches(recurring.chunks(8), 8))) == 11
+    assert len(multiprocessing.active_children()) == 2
+    data.teardown("fit")
+    assert multiprocessing.active_children() == []
+    assert len(list(itertools.islice(loader, 2))) == 2  # others are started
+    data.teardown("fit")
+    assert multiprocessing.active_children() == []
 
 
 def test_workers_that_start_by_themselves(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

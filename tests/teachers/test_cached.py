@@ -58,23 +58,21 @@ class Counting(nn.Module):
         return said
 
 
-def inquiry(data: InMemory, format: Format | None = None) -> Inquiry:
-    recurring = data.recurring()
-    assert recurring is not None
-    return Inquiry(
-        "train", data.digest, recurring, SIZE, "32-true", "cpu", False, format or Float32()
-    )
-
-
 def asked(
     data: InMemory, teachers: list[Frozen], root: Path | None = None, format: Format | None = None
 ) -> list[Remembered]:
     """What teachers said of the training inputs."""
-    recall = Recall(root, lambda members, progress, batches: Ensemble(members))
+    recurring = data.recurring()
+    assert recurring is not None
+    kept = format or Float32()
+    inquiry = Inquiry("train", data.digest, recurring, SIZE, "32-true", "cpu", 1, False, kept)
     named = {f"teacher/{number}": teacher for number, teacher in enumerate(teachers)}
     digests = {name: f"digest of {name}" for name in named}
     progress = StageProgress(1, 1, "student", 1, io.StringIO())
-    return list(recall.of(named, digests, inquiry(data, format), progress).values())
+    found = Recall(root).of(
+        named, digests, inquiry, lambda members, batches: Ensemble(members), progress
+    )
+    return list(found.values())
 
 
 @pytest.mark.parametrize(
@@ -84,7 +82,7 @@ def test_what_is_read_is_what_would_be_said_to_the_last_bit(settings: dict[str, 
     data = digits(**settings)
     counted = [Counting(network) for network in networks()]
     teachers = [Frozen(network) for network in counted]
-    ensemble = Cached(teachers, asked(data, teachers))
+    ensemble = Cached(teachers, asked(data, teachers), SIZE)
     calls = [network.calls for network in counted]
     for epoch in range(5):  # views come again, in another order
         data.trainer = Place(epoch)  # type: ignore[assignment]
@@ -130,7 +128,7 @@ def test_without_recurring_views_teachers_answer_live() -> None:
     batch = next(iter(data.train_dataloader()))
     assert batch.view is None
     refusing: Any = None
-    (said,) = Cached([teacher], [refusing])(batch, START)
+    (said,) = Cached([teacher], [refusing], SIZE)(batch, START)
     assert torch.equal(said.logits, teacher(batch.inputs).logits)
 
 
@@ -150,7 +148,7 @@ def test_other_classes_are_translated_after_the_reading() -> None:
         torch.manual_seed(0)
         network = Mlp((1, 8, 8), 2)
     teacher = Frozen(network, [], LabelSpace(covered(["3", "7"], data.names), 10))
-    ensemble = Cached([teacher], asked(data, [teacher]))
+    ensemble = Cached([teacher], asked(data, [teacher]), SIZE)
     batch = next(iter(data.train_dataloader()))
     (said,) = ensemble(batch, START)
     live = teacher(batch.inputs)
@@ -213,7 +211,8 @@ def test_a_joined_memory_is_read_at_once_only_by_its_teachers_in_their_order(
     monkeypatch.setattr(Places, "take", counted)
     for order, expected in (([0, 1, 2, 3], 1), ([1, 0, 2, 3], 4), ([0, 1], 2), ([2], 1)):
         looks.clear()
-        said = Cached([teachers[k] for k in order], [known[k] for k in order])(batch, START)
+        chosen = Cached([teachers[k] for k in order], [known[k] for k in order], SIZE)
+        said = chosen(batch, START)
         assert len(looks) == expected
         for k, output in zip(order, said, strict=True):
             assert torch.equal(output.logits, teachers[k](batch.inputs).logits)
@@ -226,15 +225,30 @@ def test_a_joined_memory_is_read_at_once_only_by_its_teachers_in_their_order(
         ("memory", 1.0, 1, True),
         ("auto", 1e9, 100, True),
         ("auto", 1e9, 3, False),  # each view is seen once
-        ("auto", 3 * 140 * 10 * 4 - 1, 100, False),
-        ("auto", 3 * 140 * 10 * 4, 100, True),
+        ("auto", 999, 100, False),
+        ("auto", 1000, 100, True),
     ],
 )
 def test_when_it_is_worth_while(where: Any, limit: float, epochs: int, wanted: bool) -> None:
     recurring = digits().recurring()
     assert recurring is not None
-    assert (recurring.views, len(recurring.index)) == (3, 140)
-    assert Keeping(where, limit).wanted(recurring, 10, epochs) is wanted
+    assert Keeping(where, limit).wanted(recurring, epochs, 1000) is wanted
+
+
+def test_a_batch_of_another_size_is_answered_live() -> None:
+    data = digits(drop_last=False)
+    counted = [Counting(network) for network in networks()]
+    teachers = [Frozen(network) for network in counted]
+    ensemble = Cached(teachers, asked(data, teachers), SIZE)
+    sizes = []
+    for batch in data.train_dataloader():
+        before = counted[0].calls
+        said = ensemble(batch, START)
+        assert counted[0].calls - before == (len(batch.index) != SIZE)
+        sizes.append(len(batch.index))
+        for output, teacher in zip(said, teachers, strict=True):
+            assert torch.equal(output.logits, teacher.own(batch.inputs).logits)
+    assert sizes == [32, 32, 32, 32, 12]
 
 
 def test_bad_settings() -> None:
@@ -255,7 +269,7 @@ def test_what_a_format_drops_is_ruled_out_and_not_unknown(format: Any, tmp_path:
     (teacher, _) = [Frozen(network) for network in networks()]
     known = asked(data, [teacher], tmp_path, format)
     batch = next(iter(data.train_dataloader()))
-    (said,) = Cached([teacher], known, exact=False)(batch, START)
+    (said,) = Cached([teacher], known, SIZE, exact=False)(batch, START)
     assert torch.isfinite(said.logits).all()
     p, q = teacher(batch.inputs).logits.softmax(-1), said.logits.softmax(-1)
     assert (p - q).abs().max() < {"float16": 1e-3}.get(format.name, 1.0)
