@@ -25,7 +25,16 @@ from ensemble_kd.data import Batches, Table
 from ensemble_kd.data.orders import Place, Shuffled
 from ensemble_kd.networks import Cnn, ResNet
 from ensemble_kd.objectives import Label, Soft, Term
-from ensemble_kd.teachers import Cached, Ensemble, Frozen, Memory, Places, Remembered, side_by_side
+from ensemble_kd.teachers import (
+    Cached,
+    Ensemble,
+    Frozen,
+    Memory,
+    Places,
+    Remembered,
+    lifted,
+    side_by_side,
+)
 
 SAMPLES, SIZE, CLASSES, EPOCHS, LIMIT = 5120, 64, 10, 2, 1.05
 INPUTS = [1, 28, 28]
@@ -57,7 +66,9 @@ class Work:
             return Ensemble()
         members = [Frozen(nn.Identity()) for _ in range(case.teachers)]
         if case.where == "disk":
-            known = [Remembered(each, {}) for each in self.records[: case.teachers]]
+            records = {str(n): each for n, each in enumerate(self.records[: case.teachers])}
+            found = lifted(records) or records
+            known = [Remembered(each, {}) for each in found.values()]
             return Cached(members, known, SIZE)
         places = Places(torch.arange(SAMPLES), 1)
         memories = [Memory(places, said[:, None]) for said in self.said[: case.teachers]]

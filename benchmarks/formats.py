@@ -42,7 +42,7 @@ GRADIENTS = {
         ("float16", "topk-1", "topk-8", "topk-32", "sampled-8-seed-0", "sampled-64-seed-0"),
     ),
 }
-CYCLE = ("data.cycle=4", "objective.temperature=1")
+CYCLE = ("data.cycle=4", "objective.temperature=1", "epochs=12")
 SETTINGS = {
     name: (*COMMON, *CYCLE, "cache=disk", f"cache.format={name}") for name in (EXACT, *TRAINED)
 }

@@ -23,7 +23,16 @@ from ensemble_kd.precision import autocast
 from ensemble_kd.report.progress import StageProgress
 from ensemble_kd.report.results import versions
 from ensemble_kd.stage import training_code_digest
-from ensemble_kd.teachers import Ensemble, Frozen, Kept, Memory, Places, Remembered, side_by_side
+from ensemble_kd.teachers import (
+    Ensemble,
+    Frozen,
+    Kept,
+    Memory,
+    Places,
+    Remembered,
+    lifted,
+    side_by_side,
+)
 from ensemble_kd.teachers.filling import LOGITS, InMemory, OnDisk, Slot, feature, fill, parts
 
 OUTPUTS = "outputs"
@@ -160,6 +169,7 @@ class Recall:
         if missing:
             self._ask(teachers, keys, missing, asked, asking, progress)
             found |= {key: self._find(key) for key in missing}
+        found |= lifted({own[LOGITS]: found[own[LOGITS]] for own in keys.values()})
         return {name: _remembered(own, found) for name, own in keys.items()}
 
     def _find(self, key: str) -> Kept | None:

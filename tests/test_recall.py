@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_kd import fingerprint
-from ensemble_kd.cache import Float32
+from ensemble_kd.cache import Float32, Record
 from ensemble_kd.data import Digits, InMemory, Noise, Recurring
 from ensemble_kd.errors import UserError
 from ensemble_kd.evaluation import Evaluation
 from ensemble_kd.networks import Cnn, Mlp
 from ensemble_kd.recall import Inquiry, Recall
 from ensemble_kd.report.progress import StageProgress
-from ensemble_kd.teachers import Ensemble, Frozen, Memory, Mixture, Places, Remembered
+from ensemble_kd.teachers import Ensemble, Frozen, Memory, Mixture, Places, Remembered, memory
 from ensemble_kd.types import Batch
 
 SIZE = 32
@@ -184,6 +184,18 @@ def test_memory_is_given_back(teachers: dict[str, Frozen]) -> None:
     assert recall.size_but(()) == logits + mlp
     assert ask({"teacher/1": teachers["teacher/1"]}, None, recall=recall).batches == 0
     assert ask({"teacher/0": teachers["teacher/0"]}, None, recall=recall).batches == 15
+
+
+@pytest.mark.parametrize("light", [True, False])
+def test_light_records_are_lifted_into_memory(
+    teachers: dict[str, Frozen], light: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "LIGHT", 2 * 420 * 10 * 4 - (not light))
+    plain = {name: Frozen(teacher.network) for name, teacher in teachers.items()}
+    asked = ask(plain, Path("store"))
+    kinds = {type(each.logits) for each in asked.remembered.values()}
+    assert kinds == ({Memory} if light else {Record})
+    expect_right(asked, plain)
 
 
 def test_teachers_with_one_digest_share_what_is_kept(teachers: dict[str, Frozen]) -> None:

@@ -13,7 +13,7 @@ from ensemble_kd.teachers.label_space import (
     refined,
     translated,
 )
-from ensemble_kd.teachers.memory import Memory, Places, side_by_side
+from ensemble_kd.teachers.memory import Memory, Places, lifted, side_by_side
 from ensemble_kd.teachers.mixture import Mixture
 from ensemble_kd.teachers.quick import Quick
 from ensemble_kd.teachers.trajectory import Trajectory
@@ -35,6 +35,7 @@ __all__ = [
     "Trajectory",
     "Translated",
     "covered",
+    "lifted",
     "refined",
     "side_by_side",
     "translated",

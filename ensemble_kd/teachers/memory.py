@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ensemble_kd.cache import Float32, Record
 from ensemble_kd.errors import UserError
 
 LIGHT = 2**28
@@ -83,6 +85,24 @@ class Memory:
             UserError: a sample or a view was not kept.
         """
         return self.places.take(self.values, index, view).unbind(1)
+
+
+def lifted(kept: Mapping[str, Any]) -> dict[str, Memory]:
+    """What records hold, side by side in memory, where all are exact and light; else nothing.
+
+    Args:
+        kept: by key, of the same samples and views; other things than records stay where they are.
+    """
+    records = [each for each in kept.values() if isinstance(each, Record)]
+    exact = len(records) == len(kept) and all(isinstance(r.format, Float32) for r in records)
+    if not records or not exact or sum(record.manifest.size for record in records) > LIGHT:
+        return {}
+    first = records[0]
+    views = torch.arange(first.views).repeat_interleave(first.samples)
+    index = first.index.repeat(first.views)
+    places = Places(first.index, first.views)
+    memories = [Memory(places, each.read(index, views).unsqueeze(1)) for each in records]
+    return dict(zip(kept, side_by_side(memories), strict=True))
 
 
 def side_by_side(memories: Sequence[Memory]) -> list[Memory]:
