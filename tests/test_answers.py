@@ -25,7 +25,10 @@ from ensemble_kd.store import Store
 from ensemble_kd.teachers import Keeping, filling, quick
 from ensemble_kd.types import Batch
 
-RUN = ("teacher.members=[cnn_small,mlp_small]", "epochs=4", "teacher.epochs=2", "data.cycle=2")
+RUN = (
+    *("teacher.members=[cnn_small,mlp_small]", "epochs=4", "teacher.epochs=2"),
+    *("data.cycle=2", "+data.source.limit=500"),
+)
 
 
 def trained(folder: str, where: str, *overrides: str) -> dict[str, Product]:
@@ -216,7 +219,7 @@ def test_teachers_that_a_strategy_uses_otherwise_are_not_asked(
 
 
 def test_with_little_room_some_teachers_answer_live(capsys: pytest.CaptureFixture[str]) -> None:
-    one = 2 * 1257 * 10 * 4
+    one = 2 * 350 * 10 * 4
     kept = trained("kept", "auto", f"cache.limit={one}", "control=false")
     assert "  teacher/0 answered once" in capsys.readouterr().out
     live = trained("live", "off", "control=false")
