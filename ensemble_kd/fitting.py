@@ -74,6 +74,9 @@ def make_trainer(
         raise UserError(
             f"trainer.precision: expected one of {', '.join((SINGLE, *MIXED))}, got {precision!r}"
         )
+    accumulated = node.get("accumulate_grad_batches", 1)
+    if isinstance(accumulated, int) and accumulated < 1:
+        raise UserError(f"trainer.accumulate_grad_batches: expected 1 or more, got {accumulated}")
     make = build(node, "trainer", allow)
     if node.get("profiler") is None:
         make = partial(make, profiler=_Unprofiled())
