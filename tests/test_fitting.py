@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from ensemble_kd.config import compose, plain
 from ensemble_kd.errors import UserError
-from ensemble_kd.fitting import fit
+from ensemble_kd.fitting import fit, make_trainer
 
 
 class Waiting:
@@ -32,3 +33,10 @@ def test_processes_that_wait_for_a_gradient_end_in_one_line() -> None:
     other: Any = Waiting("something else")
     with pytest.raises(RuntimeError, match="something else"):
         fit(other, data, data, "x")
+
+
+@pytest.mark.parametrize("number", [0, -2])
+def test_no_batches_cannot_be_accumulated(number: int) -> None:
+    node = {**plain(compose([]).trainer, "trainer"), "accumulate_grad_batches": number}
+    with pytest.raises(UserError, match=rf"expected 1 or more, got {number}$"):
+        make_trainer(node, 1)
