@@ -126,11 +126,15 @@ def bars(name: str, ratios: dict[str, Ratio], to_reach: Mapping[str, float], uni
     for place, (way, found) in enumerate(reversed(ratios.items())):
         axes.barh(place, found.cpu, height=0.55, color="#0f6fae")
         axes.plot([found.low, found.high], [place, place], color="black", linewidth=1.5)
-        axes.text(found.high, place, f"  {found.cpu:.2f}", va="center")
+        beside = max(found.high, to_reach.get(way, 0.0))
+        axes.text(beside, place, f"  {found.cpu:.2f}", va="center")
         if way in to_reach:
             axes.plot([to_reach[way]] * 2, [place - 0.4, place + 0.4], color="#c0392b", linewidth=2)
     axes.set_yticks(range(len(ratios)), list(reversed(ratios)))
-    axes.set_xlabel(f"{unit}; black: quartiles" + ("; red: to be reached" if to_reach else ""))
+    # Of the figure and not of the axes, which long names make narrow.
+    figure.supxlabel(
+        f"{unit}; black: quartiles" + ("; red: to be reached" if to_reach else ""), size="medium"
+    )
     axes.set_xlim(0, 1.12 * max(found.high for found in ratios.values()))
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(left=False)
