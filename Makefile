@@ -46,7 +46,7 @@ test: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -n auto $(PYTEST)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -n auto --dist worksteal $(PYTEST)
 
 # One resolution for every supported Python; pins that still fit stay as they are.
 constraints: setup

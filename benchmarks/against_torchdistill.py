@@ -20,17 +20,29 @@ import importlib
 import importlib.util
 import logging
 import sys
-import warnings
 from typing import Any
 
 import torch
 from step import CLASSES, SIZE
-from timing import Cost, Ratio, Way, bars, interleaved, milliseconds, now, publish, ratio, since
+from timing import (
+    Cost,
+    Ratio,
+    Way,
+    bars,
+    begin,
+    interleaved,
+    milliseconds,
+    now,
+    publish,
+    ratio,
+    since,
+)
 from timing import table as lines_of
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler, TensorDataset
 from trained import epochs
 
+from ensemble_kd.cache import Places
 from ensemble_kd.data import Batches, Table
 from ensemble_kd.data.orders import Place, Shuffled
 from ensemble_kd.networks import Cnn, ResNet
@@ -40,12 +52,12 @@ from ensemble_kd.teachers import (
     Ensemble,
     Frozen,
     Memory,
-    Places,
     Quick,
     Remembered,
     side_by_side,
 )
 from ensemble_kd.teachers.runtimes import Allowed
+from ensemble_kd.types import Batch
 
 TEACHERS, TEMPERATURE, EPOCHS = 3, 2.0, 2
 KINDS = {"cnn": 1920, "resnet-20": 384}
@@ -96,7 +108,8 @@ class Work:
 
     def _quick(self, allowed: Allowed) -> Ensemble:
         made = Quick([Frozen(n) for n in self.networks], allowed, lambda said: print(said[:160]))
-        made.own(self.images[:SIZE])  # chooses
+        rows = torch.arange(SIZE)
+        made.own(Batch(self.images[:SIZE], rows, rows))  # chooses
         return made
 
     def kept(self) -> Ensemble:
@@ -181,12 +194,9 @@ def prepare(site: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("site")
-    parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
+    arguments = begin(parser, rounds=9)
     prepare(arguments.site)
     logging.disable(logging.WARNING)
-    torch.set_num_threads(1)
     rows, drawn, limits = [], {}, {}
     for kind, samples in KINDS.items():
         costs = interleaved(Work(kind).ways(), arguments.rounds)

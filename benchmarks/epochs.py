@@ -11,16 +11,15 @@ from __future__ import annotations
 import argparse
 import functools
 import tempfile
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from timing import Cost, Ratio, bars, interleaved, milliseconds, publish, ratio, table
+from timing import Cost, Ratio, bars, begin, interleaved, milliseconds, publish, ratio, table
 from torch import Tensor, nn
 from trained import epochs
 
-from ensemble_kd.cache import Float32, Record, Shelf
+from ensemble_kd.cache import Float32, Places, Record, Shelf
 from ensemble_kd.data import Batches, Table
 from ensemble_kd.data.orders import Place, Shuffled
 from ensemble_kd.networks import Cnn, ResNet
@@ -30,7 +29,6 @@ from ensemble_kd.teachers import (
     Ensemble,
     Frozen,
     Memory,
-    Places,
     Remembered,
     lifted,
     side_by_side,
@@ -111,11 +109,7 @@ def _recorded(folder: Path, number: int, said: Tensor) -> Record:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+    arguments = begin(argparse.ArgumentParser(description=__doc__), rounds=9)
     with tempfile.TemporaryDirectory() as folder:
         work = Work(Path(folder))
         rows: list[list[str]] = []

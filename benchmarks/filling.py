@@ -11,14 +11,13 @@ import argparse
 import io
 import shutil
 import tempfile
-import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from timing import Way, bars, interleaved, milliseconds, publish, ratio, shown, table, timed
+from timing import Way, bars, begin, interleaved, milliseconds, publish, ratio, shown, table, timed
 from torch import Tensor, nn
 
 from ensemble_kd.cache import Format, format_named
@@ -90,11 +89,7 @@ def cases() -> list[Case]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+    arguments = begin(argparse.ArgumentParser(description=__doc__), rounds=9)
     rows, drawn = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for case in cases():

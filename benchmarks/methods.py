@@ -24,7 +24,10 @@ NETWORKS = (
     "teacher.members=[cnn_medium,cnn_medium,cnn_medium]",
     "epochs=10",
 )
-ELSEWHERE = {"multi_task": "it needs data of several tasks"}
+ELSEWHERE = {
+    "multi_task": "it needs data of several tasks",
+    "self_distillation": "it needs texts, see [text.md](text.md)",
+}
 """Strategies that cannot be run on this data, and why."""
 WEIGHTS = {"fixed": ("weighting.weights=[3,2,1]",)}
 """What an option cannot do without."""

@@ -36,11 +36,13 @@ from ensemble_kd.types import Batch, Progress
 RAW, COSTS = DOCS / "objectives.csv", DOCS / "objectives_cost.csv"
 PAGE, PLOT = DOCS / "objectives.md", DOCS / "objectives.png"
 COUNTS = {1: "[cnn_medium]", 3: "[cnn_medium,cnn_medium,cnn_medium]"}
+OF_TEXTS = ("distilbert", "minilm", "mobilebert", "pkd", "simplified_tinybert", "tinybert")
 ELSEWHERE = {
     "annealed": "of multi-task learning, `strategy=multi_task`",
     "cooling": "of `strategy=progressive`",
     "shrunk_logits": "of `strategy=annealing`",
     "virtual": "of `strategy=teacher_free`, without teachers",
+    **dict.fromkeys(OF_TEXTS, "for texts, see [text.md](text.md)"),
 }
 """Objectives that belong to a strategy of their own, and to which."""
 LAYERS = {

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, get_args
 
 import torch
-from timing import Cost, bars, interleaved, milliseconds, publish, ratio, shown, table, timed
+from timing import Cost, bars, begin, interleaved, milliseconds, publish, ratio, shown, table, timed
 from torch import Tensor, nn
 
 from ensemble_kd.networks import Cnn, ResNet
@@ -117,12 +116,10 @@ def difference(answers: Answers, plain: Answers, inputs: Tensor) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compiled", action="store_true", help="torch.compile, too: a minute more")
     parser.add_argument("--case", help="only cases whose name contains this")
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
+    arguments = begin(parser, rounds=15)
     torch.set_num_threads(arguments.threads)
     capability = torch.backends.cpu.get_cpu_capability()
     lines = [f"Threads: {arguments.threads}; instructions: {capability}.", ""]

@@ -15,23 +15,35 @@ import json
 import resource
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from timing import Cost, bars, interleaved, milliseconds, now, publish, ratio, shown, since, table
+from timing import (
+    Cost,
+    bars,
+    begin,
+    interleaved,
+    milliseconds,
+    now,
+    publish,
+    ratio,
+    shown,
+    since,
+    table,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 from trained import epochs
 
+from ensemble_kd.cache import Places
 from ensemble_kd.data import Batches, Table
 from ensemble_kd.data.orders import Place, Shuffled
 from ensemble_kd.networks import Cnn
 from ensemble_kd.objectives import Label, Soft, Term
 from ensemble_kd.schedules import Cosine
-from ensemble_kd.teachers import Cached, Ensemble, Frozen, Memory, Places, Remembered, side_by_side
+from ensemble_kd.teachers import Cached, Ensemble, Frozen, Memory, Remembered, side_by_side
 
 CLASSES, TEACHERS, TEMPERATURE, EPOCHS, SIZE = 10, 3, 2.0, 2, 64
 HAND = "hand-written loop"
@@ -144,12 +156,9 @@ def peak_memory(case: str, way: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--case", choices=list(CASES), default="live")
     parser.add_argument("--only", metavar="WAY", help="one way of a case, and its peak memory")
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+    arguments = begin(parser, rounds=15)
     if arguments.only:
         Work(CASES[arguments.case]).ways()[arguments.only]()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

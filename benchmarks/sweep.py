@@ -20,7 +20,8 @@ from pathlib import Path
 
 from timing import Ratio, bars, publish, table
 
-from ensemble_kd.artefact import WEIGHTS, file_digest
+from ensemble_kd.artefact import WEIGHTS
+from ensemble_kd.files import file_digest
 
 AXES = {"objective.temperature": ("1", "2", "4", "8"), "objective.soft_weight": ("0.5", "1", "2")}
 COMMON = ("data.cycle=4", "logger=none", "report.plots=false", "report.table=false")

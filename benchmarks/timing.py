@@ -7,11 +7,15 @@ what to read: it is hardly touched by what else a machine does.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import torch
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "performance.md"
@@ -43,6 +47,14 @@ class Ratio(NamedTuple):
 
 Way = Callable[[], Cost]
 """Does the work once, and says what the part of it took that is compared."""
+
+
+def begin(parser: argparse.ArgumentParser, rounds: int) -> argparse.Namespace:
+    """Read the command line, with ``--rounds`` in it; from here on one thread and no warnings."""
+    parser.add_argument("--rounds", type=int, default=rounds)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    return parser.parse_args()
 
 
 def now() -> Cost:

@@ -1,8 +1,9 @@
 """Writes docs/methods.md from the configuration, the code and the measured figures.
 
 ``python docs/methods_page.py``; a test holds the page against what this would write. Stages, turns
-and who receives gradient are observed: every strategy is planned on the default data and plays one
-small batch. Source and deviations are those of the docstrings.
+and who receives gradient are observed: every strategy is planned on the default data, those made
+for texts on a few sentences, and plays one small batch. Source and deviations are those of the
+docstrings.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import copy
 import csv
 import inspect
 import re
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -62,8 +65,7 @@ def page() -> str:
     lines = [INTRODUCTION, "## Strategies", "", head, "|---|---|---|---|---|---|"]
     details: list[str] = []
     for name, comment in groups["strategy"].items():
-        config = compose([f"strategy={name}"])
-        plan = make_plan(config)
+        config, plan = planned(name)
         cells = [
             f"[`{name}`](#{name})",
             comment.partition(";")[0],
@@ -124,6 +126,21 @@ def page() -> str:
     return "\n".join([*lines, "", "## Sources and deviations", *details]) + "\n"
 
 
+def planned(strategy: str) -> tuple[DictConfig, Plan]:
+    """A strategy on the data that it is made for."""
+    own = OF_TEXTS.get(strategy)
+    if own is None:
+        config = compose([f"strategy={strategy}"])
+        return config, make_plan(config)
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "texts.csv"
+        lines = [f"{'a good' if number % 2 else 'no'} film,{number % 2}" for number in range(200)]
+        table.write_text("\n".join(["sentence,label", *lines]) + "\n")
+        read = (f"data.source.path={table}", "data.source.text=[sentence]")
+        config = compose([f"strategy={strategy}", "data=text", *read, *own])
+        return config, make_plan(config)
+
+
 def row(cells: Sequence[str]) -> str:
     """A row of a table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -136,6 +153,8 @@ def inner(objective: Objective) -> Any:
 
 DEFAULT = "uniform"
 """The weighting that the strategies were measured with."""
+OF_TEXTS = {"self_distillation": ("student=fastbert", "teacher=none")}
+"""Strategies for networks that read texts, and what they need."""
 NEEDED = {"fixed": ("weighting.weights=[1,1,1]",)}
 """What an option cannot do without."""
 

@@ -22,7 +22,16 @@ from ensemble_kd.precision import SINGLE
 from ensemble_kd.recall import Inquiry, Recall
 from ensemble_kd.report.progress import StageProgress
 from ensemble_kd.stage import Stage
-from ensemble_kd.teachers import Cached, Ensemble, Frozen, Keeping, Kept, Quick
+from ensemble_kd.teachers import (
+    Cached,
+    Ensemble,
+    Foreign,
+    Frozen,
+    Keeping,
+    Kept,
+    Numbered,
+    Quick,
+)
 from ensemble_kd.training import on_card
 
 Split = Literal["train", "val", "test"]
@@ -60,16 +69,16 @@ class Answers:
         members, runtime = ensemble.teachers, self.plan.runtime
         if stage.ensemble is not None or not members:
             return ensemble
-        live = _live(members, runtime, progress, _batches(self.plan.data, stage.epochs))
         asked = self._inquiry("train", stage.trainer, self.keeping.format) if stage.hears else None
-        if asked is None:
-            return live
-        later = self.plan.stages[self.plan.stages.index(stage) :]
-        self.recall.forget_but({name for each in later for name in each.teachers})
-        named = dict(zip(stage.teachers, members, strict=True))
-        chosen = {name: named[name] for name in self._wanted(named, asked, stage.epochs)}
-        if not chosen:
-            return live
+        chosen: dict[str, Frozen] = {}
+        if asked is not None:
+            later = self.plan.stages[self.plan.stages.index(stage) :]
+            self.recall.forget_but({name for each in later for name in each.teachers})
+            named = _looking(dict(zip(stage.teachers, members, strict=True)))
+            chosen = {name: named[name] for name in self._wanted(named, asked, stage.epochs)}
+        if asked is None or not chosen:
+            batches = _batches(self.plan.data, stage.epochs) if runtime == "auto" else None
+            return _live(members, runtime, progress, batches)
 
         def asking(members: Sequence[Frozen], batches: int) -> Ensemble:
             return _live(members, runtime, progress, batches)
@@ -99,10 +108,12 @@ class Answers:
             trainer: the node of the trainer.
             progress: hears what is done.
         """
-        asked = self._inquiry(split, {**trainer, "precision": SINGLE, "devices": 1}, Float32())
-        if asked is None or self.keeping.where != "disk":
+        if self.keeping.where != "disk":
             return {}
-        frozen = {name: Frozen(network) for name, network in teachers.items()}
+        asked = self._inquiry(split, {**trainer, "precision": SINGLE, "devices": 1}, Float32())
+        if asked is None:
+            return {}
+        frozen = _looking({name: Frozen(network) for name, network in teachers.items()})
 
         def asking(members: Sequence[Frozen], batches: int) -> Ensemble:
             return Ensemble(members)
@@ -147,15 +158,29 @@ class Answers:
         return wanted
 
 
+def _looking(teachers: Mapping[str, Frozen]) -> dict[str, Frozen]:
+    """Those who look at inputs; of the others, all answers are there already."""
+    return {
+        name: teacher
+        for name, teacher in teachers.items()
+        if not isinstance(teacher.network, Numbered)
+    }
+
+
 def _live(
     members: Sequence[Frozen], runtime: Runtime, progress: StageProgress, batches: int | None
 ) -> Ensemble:
     """Teachers that answer live, as fast as they may, for so many batches."""
-    if runtime != "plain" and any(teacher.taps for teacher in members):
-        if runtime != "auto":
-            progress.announced("runtime plain: their features are compared")
-        return Ensemble(members)
     if runtime == "plain":
+        return Ensemble(members)
+    why = ""
+    if any(teacher.taps for teacher in members):
+        why = "their features are compared"
+    elif any(isinstance(teacher.network, Foreign) for teacher in members):
+        why = "not all of them are networks of PyTorch"
+    if why:
+        if runtime != "auto":
+            progress.announced(f"runtime plain: {why}")
         return Ensemble(members)
     if runtime == "auto":
         return Quick(members, "exact", progress.announced, batches)
@@ -187,6 +212,8 @@ def _threads(trainer: Node) -> int:
 
 def _batches(data: Any, epochs: int) -> int | None:
     """How many training batches a stage has; None where the data does not say."""
+    loader = data.train_dataloader()
+    # One without a length has no ``__len__``, or one that says so in one of these ways.
     with suppress(TypeError, NotImplementedError):
-        return epochs * len(data.train_dataloader())
+        return epochs * len(loader)
     return None

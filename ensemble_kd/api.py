@@ -19,12 +19,13 @@ from ensemble_kd.plan import Objects, make_plan
 from ensemble_kd.run import Result, carry_out
 from ensemble_kd.stage import Given
 from ensemble_kd.strategies import Strategy
+from ensemble_kd.teachers.sources.callable import Teacher
 
 __all__ = ["Result", "distill", "load"]
 
 
 def distill(
-    teachers: Sequence[nn.Module],
+    teachers: Sequence[Teacher],
     student: nn.Module,
     data: LightningDataModule,
     strategy: str | Strategy = "parallel",
@@ -40,7 +41,9 @@ def distill(
     Nothing that is passed in is changed: teachers and student are copied.
 
     Args:
-        teachers: trained networks; each takes the inputs of a batch and returns logits (b, c).
+        teachers: trained networks, or any functions: each takes the inputs of a batch and returns
+            logits (b, c). What a function said is not kept from one call to the next unless it has
+            an attribute ``digest``, a text that changes whenever its answers do.
         student: the network to train, from the weights that it has.
         data: training, validation and test batches: ``Batch``, or pairs of inputs and targets.
         strategy: an option of the group ``strategy``, or an object.

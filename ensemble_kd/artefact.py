@@ -19,6 +19,7 @@ from torch import nn
 
 from ensemble_kd.build import Node, build
 from ensemble_kd.errors import UserError
+from ensemble_kd.files import file_digest
 
 WEIGHTS = "weights.safetensors"
 NETWORK = "network.yaml"
@@ -188,15 +189,6 @@ def load(
 def snapshots_in(folder: Path | None) -> list[Path]:
     """The weights after each epoch of a training, the earliest first, where they were kept."""
     return [] if folder is None else sorted(folder.glob("epoch-*.safetensors"))
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes, in hex."""
-    said = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            said.update(chunk)
-    return said.hexdigest()
 
 
 def _path(network: nn.Module) -> str:

@@ -158,7 +158,11 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 def _fits(value: Any, hint: Any, key: str, allow: Sequence[str]) -> bool:
     """Whether a plain value or a node can be what a type hint asks for; unknown hints admit all."""
+    if hint is Any:
+        return True
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
     if origin in (Union, types.UnionType):
         return any(_fits(value, option, key, allow) for option in arguments)
     if origin is Literal:

@@ -14,6 +14,9 @@ from ensemble_kd.paths import conf_dir
 NETWORKS = "student"
 """The group whose options are networks; teachers, assistants and peers name them too."""
 
+SOURCES = "source"
+"""The group whose options say where teachers come from that were not trained here."""
+
 
 def compose(
     overrides: Sequence[str], extra_dirs: Sequence[Path] = (), with_hydra: bool = False
@@ -84,11 +87,14 @@ def option_names(group: str, folders: Sequence[Path]) -> list[str]:
 def _network(entry: Any, folders: Sequence[Path]) -> Any:
     """The node of a network given by name; whatever is already a mapping stays as it is.
 
-    ``{network: NAME, ...}`` is the node of that name with further arguments.
+    ``{network: NAME, ...}`` is the node of that name with further arguments, and so is
+    ``{NAME: VALUE, ...}`` with a name of the group source, whose first argument is the value.
     """
     if isinstance(entry, Mapping):
-        if "network" not in entry or "_target_" in entry:
+        if "_target_" in entry:
             return entry
+        if "network" not in entry:
+            return _source(entry, folders)
         changes = {key: value for key, value in entry.items() if key != "network"}
         return {**_network(entry["network"], folders), **changes}
     for folder in folders:
@@ -97,6 +103,22 @@ def _network(entry: Any, folders: Sequence[Path]) -> Any:
             return OmegaConf.to_container(OmegaConf.load(path))
     hint = nearest(str(entry), option_names(NETWORKS, folders))
     raise UserError(f"no network {entry!r} in the group {NETWORKS}{hint}")
+
+
+def _source(entry: Mapping[str, Any], folders: Sequence[Path]) -> Any:
+    """The node of a source of teachers, from ``{NAME: VALUE, further: arguments}``."""
+    known = option_names(SOURCES, folders)
+    named = [key for key in entry if key in known]
+    if len(named) != 1:
+        raise UserError(
+            f"expected a network, or one of the sources {', '.join(known)} as a key, "
+            f"got {dict(entry)!r}"
+        )
+    path = next(f for f in (each / SOURCES / f"{named[0]}.yaml" for each in folders) if f.is_file())
+    node: Any = OmegaConf.to_container(OmegaConf.load(path))
+    first = next(key for key in node if not key.startswith("_"))
+    rest = {key: value for key, value in entry.items() if key != named[0]}
+    return {**node, first: entry[named[0]], **rest}
 
 
 def plain(node: Any, key: str) -> Any:

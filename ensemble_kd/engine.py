@@ -16,6 +16,7 @@ from ensemble_kd.build import Node, build
 from ensemble_kd.callbacks import Snapshots
 from ensemble_kd.data import seen_by
 from ensemble_kd.export import constructor_of, count_parameters
+from ensemble_kd.origin import start
 from ensemble_kd.plan import Plan
 from ensemble_kd.rehearsal import acquaint
 from ensemble_kd.report.progress import StageProgress
@@ -23,6 +24,7 @@ from ensemble_kd.report.recording import Curves
 from ensemble_kd.report.results import versions
 from ensemble_kd.stage import Given, Stage
 from ensemble_kd.store import Store
+from ensemble_kd.taught import class_names
 from ensemble_kd.teachers import Ensemble, Keeping, Kept, translated
 from ensemble_kd.training import Learner, assemble, frozen, train
 
@@ -81,11 +83,10 @@ class Engine:
         self.store = store
         self.folder = folder
         self.logger = logger
-        self._networks = {name: teacher.network for name, teacher in plan.given.items()}
-        self._digests = {name: teacher.digest for name, teacher in plan.given.items()}
-        self._folders = {
-            name: teacher.folder for name, teacher in plan.given.items() if teacher.folder
-        }
+        there = {**plan.given, **plan.origins}
+        self._networks = {name: each.network for name, each in there.items()}
+        self._digests = {name: each.digest for name, each in there.items()}
+        self._folders = {name: each.folder for name, each in there.items() if each.folder}
 
     def products(self) -> dict[str, Product]:
         """All stages, by name, in the order of the plan.
@@ -142,6 +143,8 @@ class Engine:
         self.plan.data.views = stage.views
         if stage.initial is not None:
             learner.start_from(self._networks[stage.initial], stage.name)
+        elif stage.origin is not None:
+            start(learner.student, stage.origin, self._networks, stage.name)
         recording: list[Callback] = [Curves(unfinished / CURVES, stage.name), progress]
         if stage.snapshots:
             recording.append(Snapshots(unfinished))
@@ -180,10 +183,13 @@ class Engine:
             "parents": {name: self._digests[name] for name in stage.teachers},
             "stage": stage.determinants(self._digests),
             "parameters": count_parameters(delivered),
+            "classes": list(class_names(self.plan.data)) if stage.covered is None else None,
             "seconds": round(seconds, 3),
             "versions": versions(),
         }
         node = constructor_node(stage, learner)
+        if hasattr(self.plan.data, "accompany"):
+            self.plan.data.accompany(unfinished)  # what the network needs to read: a tokenizer
         return write_artefact(unfinished, delivered, node, provenance, learner.companions())
 
 
@@ -202,6 +208,8 @@ def constructor_node(stage: Stage, learner: Learner) -> Node | None:
     """How the delivered network can be constructed again; None when that is not known."""
     delivered = learner.deliverable()
     if delivered is learner.student and not isinstance(stage.student, Given):
-        return stage.student
+        # The weights from which it began are not needed again, and may be gone by then.
+        begun = getattr(delivered, "begins_with", ())
+        return {**stage.student, **{key: getattr(delivered, key) for key in begun}}
     found: Node | None = constructor_of(delivered)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from lightning_fabric.utilities import move_data_to_device
@@ -14,9 +14,9 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from ensemble_kd.errors import UserError
-from ensemble_kd.metrics import Agreement, NegativeLogLikelihood, PredictiveKL
-from ensemble_kd.teachers import Frozen, Kept, Mixture
-from ensemble_kd.types import UNLABELLED, Batch, as_output
+from ensemble_kd.metrics import Agreement, NegativeLogLikelihood, PredictiveKL, SpanF1
+from ensemble_kd.teachers import Frozen, Kept, Mixture, asked
+from ensemble_kd.types import UNLABELLED, Batch
 
 SURE = 1 - 2**-24
 """The largest float32 below 1."""
@@ -30,12 +30,14 @@ class Scores(NamedTuple):
         nll: mean negative log-likelihood, in nats.
         ece: top-label expected calibration error.
         n: how many there are.
+        span_f1: F1 of whole entities, of classes that are BIO tags, if it was asked for.
     """
 
     accuracy: float
     nll: float
     ece: float
     n: int
+    span_f1: float | None = None
 
 
 class Nearness(NamedTuple):
@@ -66,12 +68,14 @@ class Evaluation:
 
     Args:
         bins: number of bins of the calibration error, >= 1.
+        spans: also measure how well whole entities are found; see ``SpanF1``.
     """
 
-    def __init__(self, bins: int = 15) -> None:
+    def __init__(self, bins: int = 15, spans: bool = False) -> None:
         if bins < 1:
             raise ValueError(f"bins must be >= 1, got {bins}")
         self.bins = bins
+        self.spans = spans
 
     def measure(
         self,
@@ -81,6 +85,7 @@ class Evaluation:
         pairs: Sequence[tuple[str, str]] = (),
         device: torch.device | str = "cpu",
         known: Mapping[str, Kept] = MappingProxyType({}),
+        names: Sequence[str] = (),
     ) -> Measured:
         """Measure all predictors and pairs in one pass.
 
@@ -94,12 +99,14 @@ class Evaluation:
             pairs: names of a predictor and of the reference that it is held against.
             device: where to compute.
             known: what some of the predictors said of this very split: looked up, not computed.
+            names: of the classes, in their order, which tell the entities.
 
         Raises:
             UserError: a predictor gives NaN or infinite predictions, or another number of classes;
                 or the split is empty.
         """
-        scores = {name: _Scoring(classes, self.bins, device) for name in predictors}
+        tags = self._tags(names)
+        scores = {name: _Scoring(classes, self.bins, device, tags) for name in predictors}
         nearness = {pair: _Comparison(device) for pair in pairs}
         looked_up = {_network(predictors[name]): kept for name, kept in known.items()}
         networks = dict.fromkeys(part for p in predictors.values() for part in networks_of(p))
@@ -115,13 +122,13 @@ class Evaluation:
                     for network, kept in looked_up.items()
                 }
                 logits = {
-                    name: _check_classes(name, _logits(network, here.inputs, said), classes)
+                    name: _check_classes(name, _logits(network, here, said), classes)
                     for name, network in predictors.items()
                 }
                 for name, scoring in scores.items():
-                    scoring.update(logits[name], target.flatten())
+                    scoring.update(logits[name], target)
                 for (first, second), comparison in nearness.items():
-                    comparison.update(logits[first], logits[second])
+                    comparison.update(_said(logits[first], here), _said(logits[second], here))
                 batches += 1
             if batches == 0:
                 raise UserError("evaluation: expected at least one batch, got an empty split")
@@ -132,11 +139,28 @@ class Evaluation:
                 {pair: comparison.compute() for pair, comparison in nearness.items()},
             )
 
+    def _tags(self, names: Sequence[str]) -> Sequence[str] | None:
+        """The names of the classes, where entities are to be found."""
+        if not self.spans:
+            return None
+        try:
+            SpanF1(names)
+        except ValueError as failure:
+            raise UserError(f"evaluation.spans: {failure}") from failure
+        return names
+
 
 class _Scoring:
     """The metrics of one predictor."""
 
-    def __init__(self, classes: int, bins: int, device: torch.device | str) -> None:
+    def __init__(
+        self,
+        classes: int,
+        bins: int,
+        device: torch.device | str,
+        tags: Sequence[str] | None = None,
+    ) -> None:
+        self.spans = None if tags is None else SpanF1(tags).to(device)
         self.accuracy = MulticlassAccuracy(
             classes, average="micro", ignore_index=UNLABELLED, validate_args=False
         ).to(device)
@@ -147,7 +171,10 @@ class _Scoring:
         self.sound = torch.ones((), dtype=torch.bool, device=device)
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Count a batch: logits (n, c) of float32 or wider, target (n,)."""
+        """Count a batch: logits (n, c) of float32 or wider, target (*,) of n entries."""
+        if self.spans is not None:
+            self.spans.update(logits.argmax(-1).view(target.shape), target)
+        target = target.flatten()
         self.accuracy.update(logits, target)
         self.nll.update(logits, target)
         # Not the logits: torchmetrics takes those that happen to lie in [0, 1] for probabilities.
@@ -169,7 +196,8 @@ class _Scoring:
         n = int(self.nll.count)
         if n == 0:
             return Scores(float("nan"), float("nan"), float("nan"), 0)
-        return Scores(_value(self.accuracy), _value(self.nll), _value(self.ece), n)
+        spans = None if self.spans is None else float(self.spans.compute()["f1"])
+        return Scores(_value(self.accuracy), _value(self.nll), _value(self.ece), n, spans)
 
 
 class _Comparison:
@@ -191,15 +219,20 @@ def _value(metric: Metric) -> float:
     return float(metric.compute())
 
 
-def _logits(predictor: nn.Module, inputs: Any, said: dict[nn.Module, Tensor]) -> Tensor:
+def _said(logits: Tensor, batch: Batch) -> Tensor:
+    """(n, c) logits without those at padding, where nobody says anything."""
+    return logits if batch.places is None else logits[batch.places.flatten()]
+
+
+def _logits(predictor: nn.Module, batch: Batch, said: dict[nn.Module, Tensor]) -> Tensor:
     """Logits (n, c) of a predictor, float32 or wider; ``said`` keeps what each network said."""
     network = _network(predictor)
     if network not in said:
         if isinstance(network, Mixture):
-            members = [_logits(member, inputs, said) for member in network.members]
+            members = [_logits(member, batch, said) for member in network.members]
             said[network] = network.merge(members)
         else:
-            said[network] = _wide(as_output(network(inputs)).logits)
+            said[network] = _wide(asked(network, batch).logits)
     return said[network]
 
 

@@ -8,6 +8,7 @@ import importlib.util
 import sys
 import types
 import uuid
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,8 @@ def _described(value: Any, met: dict[int, Any]) -> Iterator[bytes]:
         yield str(value).encode()
     elif isinstance(value, type | types.BuiltinFunctionType | types.FunctionType):
         yield _named(value)
+    elif isinstance(value, weakref.ref):  # as nn.LSTM refers to its own weights
+        yield from _described(value(), met)
     elif id(value) in met:
         yield f"met as number {list(met).index(id(value))}".encode()
     else:

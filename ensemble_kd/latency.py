@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ensemble_kd.evaluation import networks_of, resting_on
 
@@ -23,11 +24,11 @@ def latency(network: nn.Module, inputs: Any, repeats: int = 15, seconds: float =
 
     Args:
         network: any predictor.
-        inputs: a batch; its first axis, or that of the first tensor in it, counts the samples.
+        inputs: a batch; the first axis of the first tensor in it counts the samples.
         repeats: how often to measure at most.
         seconds: when to stop measuring anyway, after at least three repeats.
     """
-    sample = _first_tensor(inputs)
+    sample = next(part for part in tree_leaves(inputs) if isinstance(part, Tensor))
     synchronise = _synchroniser(sample.device)
     times: list[float] = []
     with resting_on(networks_of(network), sample.device), torch.inference_mode():
@@ -41,13 +42,6 @@ def latency(network: nn.Module, inputs: Any, repeats: int = 15, seconds: float =
             synchronise()
             times.append(time.perf_counter() - before)
     return 1e6 * statistics.median(times) / len(sample)
-
-
-def _first_tensor(inputs: Any) -> Tensor:
-    if isinstance(inputs, Tensor):
-        return inputs
-    parts = inputs.values() if isinstance(inputs, Mapping) else inputs
-    return _first_tensor(next(iter(parts)))
 
 
 def _synchroniser(device: torch.device) -> Callable[[], None]:

@@ -15,10 +15,12 @@ from torch import nn
 from ensemble_kd.command_line import explain
 from ensemble_kd.config import compose
 from ensemble_kd.errors import UserError
+from ensemble_kd.networks.prepared import inside
 from ensemble_kd.networks.shapes import layer_shapes
 from ensemble_kd.plan import make_plan
 from ensemble_kd.report.console import open_console, show_table, start_table
 from ensemble_kd.training import assemble
+from ensemble_kd.types import Tokens
 
 
 class Layer(NamedTuple):
@@ -65,7 +67,9 @@ def show(overrides: Sequence[str]) -> None:
     for name in plan.teachers:
         given = plan.given.get(name)
         networks[name] = given.network if given else assemble(stages[name], plan.allow).student
-    listed = {name: layers_of(network, plan.data.inputs) for name, network in networks.items()}
+    served = next(iter(plan.data.val_dataloader())).inputs
+    samples = served if isinstance(served, Tokens) else plan.data.inputs
+    listed = {name: layers_of(network, samples) for name, network in networks.items()}
     shown: list[list[Layer]] = []
     console = open_console()
     for name, layers in listed.items():
@@ -84,9 +88,9 @@ def show(overrides: Sequence[str]) -> None:
         print(f"student and {name}: student_layers=[{own}] teacher_layers=[{other}]")
 
 
-def layers_of(network: nn.Module, inputs: Sequence[int]) -> list[Layer]:
+def layers_of(network: nn.Module, inputs: Sequence[int] | Tokens) -> list[Layer]:
     """The layers of a network in the order in which they give something."""
-    modules = dict(network.named_modules())
+    modules = dict(inside(network).named_modules())
     return [
         Layer(path, type(modules[path]).__name__, shape[1:])
         for path, shape in layer_shapes(network, inputs)

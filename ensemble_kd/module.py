@@ -17,7 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ensemble_kd.descent import Descent
 from ensemble_kd.errors import UserError
-from ensemble_kd.networks.translated import translating
+from ensemble_kd.networks.compiled import compiling
 from ensemble_kd.objectives import Objective
 from ensemble_kd.strategies.strategy import Strategy, learning, objectives
 from ensemble_kd.teachers.ensemble import Ensemble
@@ -71,7 +71,7 @@ class DistillationModule(LightningModule):
         self.steps_taken = 0
         self.compiled = compiled
         self._settling: tuple[Objective, ...] = ()
-        self._translating = ExitStack()
+        self._compiling = ExitStack()
         self._sums: dict[str, Tensor] = {}
         self._counted = 0.0
         self._pending: Iterator[Turn] = iter(())
@@ -122,16 +122,16 @@ class DistillationModule(LightningModule):
         return moved
 
     def on_fit_start(self) -> None:
-        """Have the networks that learn translated, in the process that trains them."""
+        """Have the networks that learn compiled, in the process that trains them."""
         self._settling = tuple(
             each for each in objectives(self.strategy) if type(each).settle is not Objective.settle
         )
         if self.compiled:
-            self._translating.enter_context(translating(learning(self.strategy, self.student)))
+            self._compiling.enter_context(compiling(learning(self.strategy, self.student)))
 
     def on_fit_end(self) -> None:
         """They are ordinary networks again."""
-        self._translating.close()
+        self._compiling.close()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Play the turns of one batch; in automatic mode the trainer does the descending."""

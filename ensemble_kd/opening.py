@@ -18,6 +18,9 @@ from ensemble_kd.errors import UserError
 TELLS = ("inputs", "classes", "digest", "sizes", "labelled_only", "views")
 """What data tells of itself, or takes; a module without these is read through ``Adapted``."""
 
+FOUND = ("inputs", "classes", "vocabulary", "per_token")
+"""Keys of ``data`` that are what the data says and no arguments of it."""
+
 
 def open_data(config: DictConfig, data: LightningDataModule | None, allow: Sequence[str]) -> Any:
     """The data of a run; ``config.data.inputs`` and ``config.data.classes`` are filled in.
@@ -32,7 +35,7 @@ def open_data(config: DictConfig, data: LightningDataModule | None, allow: Seque
     """
     if data is None:
         node = plain(config.data, "data")
-        said = {key: value for key, value in node.items() if key not in ("inputs", "classes")}
+        said = {key: value for key, value in node.items() if key not in FOUND}
         data = build(said, "data", allow)
     if not isinstance(data, LightningDataModule):
         raise UserError(f"data: expected a LightningDataModule, got {data!r}")
@@ -65,8 +68,16 @@ def _check_length(data: Any) -> None:
 
 
 def _fill_in(config: DictConfig, data: Any) -> None:
-    """Networks take their sizes from ``data.inputs`` and ``data.classes``: what the data says."""
-    found = {"inputs": [int(size) for size in data.inputs], "classes": int(data.classes)}
+    """Networks take their sizes from ``data.inputs`` and ``data.classes``: what the data says.
+
+    Those that read texts take ``data.vocabulary`` and ``data.per_token`` as well.
+    """
+    found: dict[str, Any] = {
+        "inputs": [int(size) for size in data.inputs],
+        "classes": int(data.classes),
+    }
+    if getattr(data, "tokenizer", None) is not None:
+        found |= {"vocabulary": int(data.vocabulary), "per_token": bool(data.per_token)}
     OmegaConf.set_struct(config, False)
     for key, value in found.items():
         said = plain(config.data.get(key), f"data.{key}")

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import LightningDataModule
-from torch import nn
 
-from ensemble_kd.artefact import read_artefact, snapshots_in
+from ensemble_kd.artefact import snapshots_in
 from ensemble_kd.build import Node, build, locate
 from ensemble_kd.config import plain
 from ensemble_kd.data import seen_by
 from ensemble_kd.errors import UserError
-from ensemble_kd.fingerprint import module_digest
 from ensemble_kd.fitting import make_trainer
 from ensemble_kd.opening import open_data
+from ensemble_kd.origin import Origin, open_origin, start
 from ensemble_kd.rehearsal import rehearse
 from ensemble_kd.settings import check_settings
 from ensemble_kd.stage import Given, Stage, derived_seed, with_new_weights
-from ensemble_kd.teachers import Covered, covered, translated
+from ensemble_kd.taught import Taught, classes_apart, is_source, open_teacher
+from ensemble_kd.teachers import translated
+from ensemble_kd.teachers.sources.callable import Teacher, given_as_object
 from ensemble_kd.training import assemble, labels_only
 
 ALONE = "control"
@@ -37,27 +35,12 @@ those that are exact (``auto``: where that pays), or of all that are near enough
 
 
 @dataclass(frozen=True)
-class Taught:
-    """A teacher that is there already.
-
-    Attributes:
-        network: the teacher.
-        digest: of its artefact, or of its weights when it was handed over as an object.
-        folder: the artefact, when there is one.
-    """
-
-    network: nn.Module
-    digest: str
-    folder: Path | None = None
-
-
-@dataclass(frozen=True)
 class Objects:
     """What ``distill()`` was given as objects, in place of parts of the configuration."""
 
     student: Given | None = None
     strategy: Given | None = None
-    teachers: Sequence[nn.Module] | None = None
+    teachers: Sequence[Teacher] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +51,7 @@ class Plan:
         stages: in the order in which they are trained.
         teachers: names of the teachers, whether given or stages.
         given: teachers that are there already, by name.
+        origins: networks from whose layers a student starts and who need not teach, by name.
         mixtures: names of predictors, by the name under which their mean is reported.
         data: the opened data.
         classes: number of classes.
@@ -78,6 +62,7 @@ class Plan:
     stages: tuple[Stage, ...]
     teachers: tuple[str, ...]
     given: Mapping[str, Taught] = field(default_factory=dict)
+    origins: Mapping[str, Taught] = field(default_factory=dict)
     mixtures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     data: Any = None
     classes: int = 0
@@ -92,7 +77,7 @@ def make_plan(
 
     Args:
         config: the composed configuration; ``data.inputs`` and ``data.classes`` are filled in.
-        data: opened data instead of ``config.data``, with ``inputs``, ``classes`` and ``digest``.
+        data: opened data instead of ``config.data``.
         objects: student, strategy or teachers given as objects.
 
     Raises:
@@ -136,18 +121,32 @@ def make_plan(
         compiled=config.compile,
     )
     chain = build(plain(config.strategy.get("chain"), "strategy.chain"), "strategy.chain", allow)
-    stages += chain.stages(last) if chain is not None else (last,)
+    origin, origins = open_origin(plain(config.initial, "initial"), teachers, opened, allow)
+    made = chain.stages(last) if chain is not None else (last,)
+    made = tuple(_from(origin, stage, last) for stage in made)
+    stages += made
     mixtures = {"ensemble": teachers} if teachers else {}
     mixtures |= getattr(chain, "mixtures", dict)()
     if config.control:
         alone = plain(config.alone, "alone")
         default = {"default": last.optimizers["default"]}
         # The network that is delivered, which a chain may have wrapped, without its strategy.
-        control = replace(last, name=ALONE, student=stages[-1].student, teachers=(), ensemble=None)
+        # It starts where the student starts: what is judged is what the teachers add to that.
+        own, start_at = stages[-1].student, next((s.origin for s in made if s.origin), None)
+        control = replace(
+            last, name=ALONE, student=own, teachers=(), ensemble=None, origin=start_at
+        )
         stages += (replace(control, strategy=alone, optimizers=default),)
     runtime = config.teacher.runtime
-    plan = Plan(stages, teachers, given, mixtures, opened, opened.classes, allow, runtime)
+    plan = Plan(stages, teachers, given, origins, mixtures, opened, opened.classes, allow, runtime)
     return replace(plan, stages=_rehearsed(plan))
+
+
+def _from(origin: Origin | None, stage: Stage, last: Stage) -> Stage:
+    """A stage that starts where the user says, if it trains the student from the beginning."""
+    if stage.student is not last.student or stage.initial is not None:
+        return stage
+    return replace(stage, origin=origin)
 
 
 def _like_the_student(config: DictConfig, student: Given) -> None:
@@ -177,34 +176,27 @@ def _teachers(
     config: DictConfig, data: Any, objects: Objects, allow: tuple[str, ...]
 ) -> tuple[tuple[Stage, ...], dict[str, Taught]]:
     own = plain(config.strategy.get("teacher_turns"), "strategy.teacher_turns")
-    given_already = objects.teachers is not None or any(
-        "artefact" in node for node in plain(config.teacher, "teacher")["networks"]
-    )
-    if own and given_already:
+    nodes = [] if objects.teachers is not None else plain(config.teacher, "teacher")["networks"]
+    there = [is_source(node, "teacher.members", allow) for node in nodes]
+    if own and (objects.teachers is not None or any(there)):
         raise UserError(
             f"teacher: strategy={config.strategy.name} trains its teachers in a way of its own, "
             "and got one that is trained already"
         )
     if objects.teachers is not None:
-        given = {
-            f"teacher/{number}": Taught(copy.deepcopy(network), module_digest(network))
-            for number, network in enumerate(objects.teachers)
-        }
-        return (), given
+        loaded = enumerate(map(given_as_object, objects.teachers))
+        return (), {f"teacher/{k}": Taught(each.network, each.digest) for k, each in loaded}
     stages: list[Stage] = []
     given = {}
     learning = own or plain(config.alone, "alone")
-    for number, node in enumerate(plain(config.teacher, "teacher")["networks"]):
+    for number, (node, is_there) in enumerate(zip(nodes, there, strict=True)):
         name = f"teacher/{number}"
-        node, classes = _classes_apart(node, data, name)
-        if "artefact" in node:
-            folder = node["artefact"]
-            if not isinstance(folder, str):
-                raise UserError(f"teacher.members: expected a folder as artefact, got {folder!r}")
-            artefact = read_artefact(Path(folder))
-            network = translated(artefact.network(allow), classes, data.classes)
-            given[name] = Taught(network, _known(artefact.identity, classes), artefact.folder)
+        node, classes = classes_apart(node, data, name)
+        if is_there:
+            given[name] = open_teacher(node, name, data, classes, allow)
             continue
+        if classes is not None:
+            node = {**node, "classes": len(classes)}
         stages.append(
             Stage(
                 name=name,
@@ -225,40 +217,16 @@ def _teachers(
     return tuple(stages), given
 
 
-def _known(identity: str, classes: Covered | None) -> str:
-    """The digest of a teacher with classes of its own: what it says depends on them as well."""
-    if classes is None:
-        return identity
-    return hashlib.sha256(f"{identity} {classes}".encode()).hexdigest()
-
-
-def _classes_apart(node: Node, data: Any, name: str) -> tuple[Node, Covered | None]:
-    """A teacher's node without the names of its classes, and what these mean in the data.
-
-    Raises:
-        UserError: they are not classes of the data, or ambiguous.
-    """
-    classes = node.get("classes")
-    if classes is None or isinstance(classes, int):
-        return node, None
-    if not isinstance(classes, list):
-        raise UserError(f"{name}: classes: expected a list of classes, got {classes!r}")
-    names = getattr(data, "names", None) or tuple(map(str, range(data.classes)))
-    try:
-        found = covered(classes, names)
-    except ValueError as failure:
-        raise UserError(f"{name}: {failure}") from failure
-    rest = {key: value for key, value in node.items() if key != "classes"}
-    return (rest if "artefact" in node else {**rest, "classes": len(classes)}), found
-
-
 def _rehearsed(plan: Plan) -> tuple[Stage, ...]:
     """The stages, each tried out on a small batch, and told which samples it can use."""
     networks = {name: teacher.network for name, teacher in plan.given.items()}
+    origins = {name: each.network for name, each in plan.origins.items()}
     watched = _watched(plan)
     rehearsed = []
     for stage in plan.stages:
         learner = assemble(stage, plan.allow)
+        if stage.origin is not None:
+            start(learner.student, stage.origin, networks | origins, stage.name)
         plan.data.views = learner.strategy.views
         batch = next(iter(seen_by(stage.covered, plan.data, plan.classes).train_dataloader()))
         taught_by = {name: networks[name] for name in stage.teachers}

@@ -15,7 +15,7 @@ import torch
 from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from ensemble_kd.cache import Float32, Format, Shelf
+from ensemble_kd.cache import Float32, Format, Places, Shelf
 from ensemble_kd.data import Recurring
 from ensemble_kd.errors import UserError
 from ensemble_kd.fingerprint import foreign_code
@@ -28,12 +28,11 @@ from ensemble_kd.teachers import (
     Frozen,
     Kept,
     Memory,
-    Places,
     Remembered,
     lifted,
     side_by_side,
 )
-from ensemble_kd.teachers.filling import LOGITS, InMemory, OnDisk, Slot, feature, fill, parts
+from ensemble_kd.teachers.filling import LOGITS, DiskSlot, MemorySlot, Slot, feature, fill, parts
 
 OUTPUTS = "outputs"
 """Folder of the store in which outputs of teachers are kept."""
@@ -188,7 +187,7 @@ class Recall:
         with ExitStack() as held:
             if self.shelf is None:
                 places = Places(asked.recurring.index, asked.recurring.views)
-                slots = {key: InMemory(asked.recurring, places) for key in missing}
+                slots = {key: MemorySlot(asked.recurring, places) for key in missing}
                 self._fill(teachers, keys, slots, asked, asking, progress)
                 self._whose |= {key: name for name, own in keys.items() for key in own.values()}
                 of_logits = [key for key, said in missing.items() if said["answers"] == LOGITS]
@@ -239,7 +238,7 @@ def _on_disk(
     examples: Mapping[str, Tensor],
     asked: Inquiry,
     held: ExitStack,
-) -> dict[str, OnDisk]:
+) -> dict[str, DiskSlot]:
     """A place on the shelf for each missing part, by key, locked until ``held`` is closed."""
     index, views = asked.recurring.index, asked.recurring.views
     formats = {key: asked.format_of(said["answers"]) for key, said in missing.items()}
@@ -250,10 +249,10 @@ def _on_disk(
     lacking = [key for key in missing if shelf.find(key) is None]
     rows = views * len(index)
     shelf.expect_room({key: rows * formats[key].row_bytes(prod(shapes[key])) for key in lacking})
-    slots: dict[str, OnDisk] = {}
+    slots: dict[str, DiskSlot] = {}
     for key in lacking:
         writer = shelf.writing(key, missing[key], index, views, shapes[key], formats[key])
-        slots[key] = OnDisk(writer, formats[key], index)
+        slots[key] = DiskSlot(writer, formats[key], index)
     return slots
 
 

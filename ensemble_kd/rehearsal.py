@@ -15,16 +15,16 @@ from torch.utils import _pytree as pytree
 from ensemble_kd.build import build
 from ensemble_kd.descent import Descent
 from ensemble_kd.errors import UserError
+from ensemble_kd.networks.compiled import compiling
 from ensemble_kd.networks.cut import resting
-from ensemble_kd.networks.translated import translating
 from ensemble_kd.objectives import Material
 from ensemble_kd.stage import Stage, derived_seed
 from ensemble_kd.strategies.strategy import Strategy, learning, objectives
-from ensemble_kd.teachers import Ensemble
+from ensemble_kd.teachers import Ensemble, asked
 from ensemble_kd.teachers.runtimes import Unavailable
 from ensemble_kd.teachers.runtimes.compiled import check_compiler
 from ensemble_kd.training import Learner, frozen, on_card, quiet_seed, weightings
-from ensemble_kd.types import Batch, Progress, as_output
+from ensemble_kd.types import Batch, Progress
 
 REHEARSED = 8
 """Samples of the batch with which a stage is tried out."""
@@ -121,7 +121,7 @@ def rehearse(
             _check_players(stage, strategy, student)
             material = Material(
                 lambda: iter([few]),
-                lambda k, said: ensemble.members[k](said.inputs),
+                lambda k, said: ensemble.teachers[k].answer(said),
                 whole=False,
             )
             for objective in objectives(strategy):
@@ -141,15 +141,15 @@ def rehearse(
 
 
 def _play(stage: Stage, learner: Learner, teachers: Ensemble, batch: Batch) -> None:
-    compiled = learning(learner.strategy, learner.student) if stage.compiled else []
+    networks = learning(learner.strategy, learner.student) if stage.compiled else []
     # Nothing is compiled here, only what a compiled network cannot do is found out.
-    with translating(compiled, lambda function: function) as translated:
+    with compiling(networks, lambda function: function) as compiled:
         _play_twice(stage, learner, teachers, batch)
-    if compiled and not any(network.calls for network in translated):
+    if compiled and not any(network.calls for network in compiled):
         raise UserError(
             f"compile: expected networks that run as a whole, got some of which "
             f"{type(learner.strategy).__name__} runs the parts (stage {stage.name}): "
-            "compile=false, or strategy.split=null"
+            "compile=false, or networks that share no layers"
         )
 
 
@@ -210,7 +210,7 @@ def _check_players(stage: Stage, strategy: Strategy, student: nn.Module) -> None
 def _said(stage: Stage, name: str, network: nn.Module, batch: Batch) -> Any:
     try:
         with torch.no_grad():
-            return as_output(copy.deepcopy(network).train()(batch.inputs))
+            return asked(copy.deepcopy(network).train(), batch)
     except (ValueError, RuntimeError, TypeError) as failure:
         inputs = batch.inputs
         kind = f"shape {tuple(inputs.shape[1:])}" if isinstance(inputs, Tensor) else "this data"

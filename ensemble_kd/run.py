@@ -17,14 +17,16 @@ from ensemble_kd.build import build
 from ensemble_kd.config import plain
 from ensemble_kd.engine import CURVES, Engine, Product, constructor_node
 from ensemble_kd.errors import UserError
-from ensemble_kd.evaluation import Evaluation
+from ensemble_kd.evaluation import Evaluation, networks_of
 from ensemble_kd.export import count_parameters, export_onnx
+from ensemble_kd.gate import check_teachers
 from ensemble_kd.latency import latency
 from ensemble_kd.plan import Plan
 from ensemble_kd.report.curves import append_points, read_points
 from ensemble_kd.report.results import Results, Trained, compile_results, write_results
 from ensemble_kd.store import Store
-from ensemble_kd.teachers import Keeping, Mixture
+from ensemble_kd.taught import class_names
+from ensemble_kd.teachers import Keeping, Mixture, Numbered
 from ensemble_kd.training import on_card
 
 if TYPE_CHECKING:
@@ -69,6 +71,9 @@ def carry_out(plan: Plan, config: DictConfig, folder: Path) -> Result:
     refuse_finished(folder)
     keeping: Keeping = build(plain(config.cache, "cache"), "cache", plan.allow)
     store = Store(Path(config.paths.store))
+    if config.teacher.gate:
+        given = {name: teacher.network for name, teacher in plan.given.items()}
+        check_teachers(given, plan.data.val_dataloader())
     engine = Engine(plan, store, folder, plain(config.logger, "logger"), keeping)
     products = engine.products()
     results = evaluated(plan, config, engine, products)
@@ -106,7 +111,13 @@ def evaluated(
     )
     val, test = (
         evaluation.measure(
-            predictors, loader, plan.classes, pairs, device, engine.kept(name, predictors, trainer)
+            predictors,
+            loader,
+            plan.classes,
+            pairs,
+            device,
+            engine.kept(name, predictors, trainer),
+            class_names(plan.data),
         )
         for name, loader in splits
     )
@@ -120,7 +131,11 @@ def evaluated(
         test=test,
         parameters={name: count_parameters(network) for name, network in predictors.items()},
         stages=stage_records(plan, products),
-        milliseconds={name: latency(network, some) for name, network in predictors.items()},
+        milliseconds={
+            name: latency(network, some)
+            for name, network in predictors.items()
+            if not any(isinstance(part, Numbered) for part in networks_of(network))
+        },
     )
 
 
@@ -186,6 +201,8 @@ def delivered(
     provenance = {
         key: value for key, value in product.artefact.provenance.items() if key != "files"
     }
+    if hasattr(plan.data, "accompany"):
+        plan.data.accompany(unfinished)  # what the student needs to read: a tokenizer
     write_artefact(
         unfinished, network, constructor_node(product.stage, product.learner), provenance
     )

@@ -14,6 +14,11 @@ def check_settings(config: DictConfig) -> None:
     Raises:
         UserError: the first that is not.
     """
+    if "source" in config:
+        raise UserError(
+            "source: this group is not chosen by itself, its options are named in teacher.members, "
+            "such as teacher.members=[{onnx: model.onnx}]"
+        )
     allow = plain(config.allow, "allow")
     if not isinstance(allow, list) or not all(isinstance(name, str) for name in allow):
         raise UserError(f"allow: expected a list of packages, got {allow!r}")
@@ -34,9 +39,10 @@ def check_settings(config: DictConfig) -> None:
         raise UserError(f"teacher.runtime: expected auto, plain, exact or fast, got {runtime!r}")
     if config.select not in ("last", "best"):
         raise UserError(f"select: expected last or best, got {config.select!r}")
-    for key in ("control", "compile"):
-        if not isinstance(config[key], bool):
-            raise UserError(f"{key}: expected true or false, got {config[key]!r}")
+    for key in ("control", "compile", "teacher.gate"):
+        value = OmegaConf.select(config, key)
+        if not isinstance(value, bool):
+            raise UserError(f"{key}: expected true or false, got {value!r}")
 
 
 def _expect_integer(config: DictConfig, key: str, least: int) -> None:

@@ -6,11 +6,12 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -19,6 +20,9 @@ from ensemble_kd.errors import UserError
 from ensemble_kd.fingerprint import code_digest, foreign_packages, module_digest
 from ensemble_kd.teachers.label_space import Covered
 from ensemble_kd.version import __version__
+
+if TYPE_CHECKING:
+    from ensemble_kd.origin import Origin
 
 TRAINING_CODE = (
     "cache",
@@ -38,14 +42,19 @@ TRAINING_CODE = (
     "module.py",
     "schedules.py",
     "opening.py",
+    "origin.py",
     "precision.py",
     "recall.py",
     "rehearsal.py",
     "stage.py",
+    "taught.py",
     "training.py",
     "types.py",
 )
 """What of this package determines trained weights; a change here makes every stage another one."""
+
+OPTIONAL = ("transformers", "tokenizers", "timm")
+"""Packages that need not be there, and whose code a network may be made of."""
 
 
 class Given:
@@ -84,6 +93,8 @@ class Stage:
         seed: of the initial weights and of everything drawn while training.
         ensemble: how the teachers answer, as a partial node; None for all of them, live.
         initial: name of an earlier stage from whose weights the student starts.
+        origin: a network, by name, from whose layers the student starts as far as they fit, and
+            which of them; None for new weights.
         snapshots: keep the weights of every epoch in the artefact.
         views: augmentations of each sample in a training batch.
         covered: of a teacher with classes of its own, the classes of the data that each of its
@@ -107,6 +118,7 @@ class Stage:
     seed: int
     ensemble: Node | None = None
     initial: str | None = None
+    origin: Origin | None = None
     snapshots: bool = False
     views: int = 1
     covered: Covered | None = None
@@ -139,6 +151,7 @@ class Stage:
             "seed": self.seed,
             "ensemble": None if self.ensemble is None else dict(self.ensemble),
             "initial": None if self.initial is None else digests[self.initial],
+            "origin": self.origin and [digests[self.origin.name], self.origin.layers],
             "snapshots": self.snapshots,
             "views": self.views,
             "covered": self.covered,
@@ -203,5 +216,8 @@ def training_code_digest() -> str:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("torch", "pytorch-lightning", "torchmetrics", "numpy")
-    return {"ensemble-kd": __version__, **{name: version(name) for name in packages}}
+    said = {"ensemble-kd": __version__}
+    for name in ("torch", "pytorch-lightning", "torchmetrics", "numpy", *OPTIONAL):
+        with suppress(PackageNotFoundError):
+            said[name] = version(name)
+    return said

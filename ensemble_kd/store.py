@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from filelock import FileLock
 
 from ensemble_kd.artefact import Artefact, read_artefact
 from ensemble_kd.errors import UserError
+from ensemble_kd.files import flush
 
 KEY_LENGTH = 32
 """Hex characters of the digest that name a folder."""
@@ -67,9 +67,9 @@ class Store:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
         for path in unfinished.iterdir():
-            _flush(path)
+            flush(path)
         unfinished.rename(self.folder(digest))
-        _flush(self.root)
+        flush(self.root)
 
     def folder(self, digest: str) -> Path:
         return self.root / digest[:KEY_LENGTH]
@@ -88,12 +88,3 @@ class Store:
                 f"paths.store: expected a folder that can be written, got {self.root}: "
                 f"{failure.strerror}"
             ) from failure
-
-
-def _flush(path: Path) -> None:
-    """Have the bytes on the disk before the name is: a power cut must not leave an empty file."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

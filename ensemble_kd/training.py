@@ -19,11 +19,20 @@ from ensemble_kd.descent import Descent
 from ensemble_kd.errors import UserError
 from ensemble_kd.fitting import fit, make_trainer
 from ensemble_kd.module import DistillationModule
+from ensemble_kd.networks.prepared import Prepared
 from ensemble_kd.objectives import Material
 from ensemble_kd.stage import Given, Stage, derived_seed
 from ensemble_kd.strategies.strategy import Strategy, objectives
-from ensemble_kd.teachers import Ensemble, Frozen, Translated
-from ensemble_kd.types import Batch, Output, as_output, labelled
+from ensemble_kd.teachers import (
+    Ensemble,
+    Foreign,
+    Frozen,
+    LabelSpace,
+    Translated,
+    TranslatedNumbered,
+    asked,
+)
+from ensemble_kd.types import Batch, Output, labelled
 from ensemble_kd.weightings import Weighting
 
 
@@ -93,23 +102,36 @@ def frozen(strategy: Strategy, networks: Iterable[nn.Module]) -> list[Frozen]:
     """Networks as the teachers of a strategy, with the features that its objectives need.
 
     Raises:
-        UserError: an objective knows no layers of one of them.
+        UserError: an objective knows no layers of one of them, or cannot compare them.
     """
     found = objectives(strategy)
+    token_by_token = any(objective.compares_tokens for objective in found)
     try:
         return [
-            _frozen(network, [tap for each in found for tap in each.teacher_taps(number)])
+            _frozen(
+                network, [t for each in found for t in each.teacher_taps(number)], token_by_token
+            )
             for number, network in enumerate(networks)
         ]
     except ValueError as failure:
         raise UserError(f"objective: {failure}") from failure
 
 
-def _frozen(network: nn.Module, taps: list[str]) -> Frozen:
-    if isinstance(network, Translated):
-        # Taps are named as in the teacher itself.
-        return Frozen(network.network, taps, network.space)
-    return Frozen(network, taps)
+def _frozen(network: nn.Module, taps: list[str], token_by_token: bool) -> Frozen:
+    space: LabelSpace | None = None
+    if isinstance(network, Translated | TranslatedNumbered):
+        space, network = network.space, network.network  # taps are named as in the teacher itself
+    if taps and isinstance(network, Foreign):
+        raise ValueError(
+            "features are compared, and one of the teachers is no network of PyTorch whose layers "
+            "could be looked at: choose an objective of the logits"
+        )
+    if token_by_token and isinstance(network, Prepared) and network.own_tokens:
+        raise ValueError(
+            "features are compared token by token, and one of the teachers reads with a tokenizer "
+            "of its own: give the data the same one, or choose an objective of the logits"
+        )
+    return Frozen(network, taps, space)
 
 
 def weightings(strategy: Strategy) -> list[Weighting]:
@@ -192,8 +214,7 @@ def study(
         return (move_data_to_device(batch, device) for batch in data.train_dataloader())
 
     def said(number: int, batch: Batch) -> Output:
-        answer: Output = teachers.members[number](batch.inputs)
-        return answer
+        return teachers.teachers[number].answer(batch)
 
     strategy.to(device)
     for objective in objectives(strategy):
@@ -215,7 +236,8 @@ def accuracy(
         for served in batches:
             batch = move_data_to_device(served, torch.device(device))
             counted = labelled(batch)
-            answers = as_output(network(batch.inputs)).logits.argmax(-1)
+            said = network.answer(batch) if isinstance(network, Frozen) else asked(network, batch)
+            answers = said.logits.argmax(-1)
             right += int((answers == batch.target)[counted].sum())
             known += int(counted.sum())
     return right / max(known, 1)

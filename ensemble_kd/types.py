@@ -26,11 +26,34 @@ SPOKEN = NEVER / 2
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
+class Tokens(NamedTuple):
+    """Texts, as the inputs of a batch.
+
+    Attributes:
+        ids: (b, l) int64, numbers of the tokens, padded behind to the length of the data.
+        mask: (b, l) bool, true at tokens, false at padding.
+        kinds: (b, l) int64, 0 in the first text of a pair and 1 in the second.
+        text: (b, n) uint8, the text itself in UTF-8 with zeros behind, for networks that read with
+            a tokenizer of their own; the parts of a pair, or the words of a text whose words have
+            labels, with ``SEPARATOR`` between them.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    kinds: Tensor
+    text: Tensor
+
+
+SEPARATOR = 0x1F
+"""The byte between the parts of a text, which is no part of any text."""
+
+
 class Batch(NamedTuple):
     """What a dataloader yields.
 
     Attributes:
-        inputs: whatever the networks take; its first axis is b.
+        inputs: whatever the networks take, a tensor or a pytree of tensors such as ``Tokens``; the
+            first axis of each is b.
         target: (*,) int64, the class of each sample, ``UNLABELLED`` where it is not known.
         index: (b,) int64, the stable number of each sample in its data set.
         mask: (*,) bool, true where ``target`` is a label; None when every sample is labelled.
@@ -44,6 +67,8 @@ class Batch(NamedTuple):
             the batch itself.
         weight: factor on the loss in such a step, of which the trainer takes the mean as if all its
             batches were there and of one size; at the end of an epoch they may not be. None for 1.
+        places: (b, l) bool, of samples that are sequences: where there is something to predict,
+            labelled or not, and not padding. None where every entry of ``target`` is such a place.
     """
 
     inputs: Any
@@ -54,6 +79,7 @@ class Batch(NamedTuple):
     view: Tensor | None = None
     labels: float | None = None
     weight: float | None = None
+    places: Tensor | None = None
 
 
 class Output(NamedTuple):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ensemble_kd import recall
-from ensemble_kd.answers import _serves_what_recurs
+from ensemble_kd.answers import _batches, _serves_what_recurs
 from ensemble_kd.build import build
 from ensemble_kd.config import compose, plain
 from ensemble_kd.data import Batches, Digits, InMemory, Recurring
@@ -130,7 +130,7 @@ def test_evaluation_uses_what_was_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     measure = Evaluation.measure
 
     def listening(self: Evaluation, *arguments: Any) -> Any:
-        given.append(sorted(arguments[-1]))
+        given.append(sorted(arguments[-2]))
         return measure(self, *arguments)
 
     monkeypatch.setattr(Evaluation, "measure", listening)
@@ -155,8 +155,38 @@ def test_that_compared_features_keep_teachers_plain_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     features = ("objective=hint", "objective.teacher_layers=[[stages],[layers.0]]")
-    trained("store", "off", *features, "control=false", "teacher.runtime=exact")
-    assert "teachers: runtime plain: their features are compared" in capsys.readouterr().out
+    run = (*features, "control=false", "teacher.runtime=exact")
+    line = "teachers: runtime plain: their features are compared"
+    for where in ("off", "memory", "disk"):
+        trained(where, where, *run)
+        assert capsys.readouterr().out.count(line) == 1, where
+    shutil.rmtree(trained("disk", "disk", *run)["student"].artefact.folder)
+    capsys.readouterr()
+    trained("disk", "disk", *run)
+    assert line not in capsys.readouterr().out  # nobody is asked any more
+
+
+def test_batches_without_a_length_are_not_counted_and_failures_are_not_hidden() -> None:
+    class Endless:
+        def train_dataloader(self) -> Any:
+            return iter(())
+
+    class Unwilling(Endless):
+        def __len__(self) -> int:
+            raise NotImplementedError
+
+        def train_dataloader(self) -> Any:
+            return self
+
+    class Failing(Endless):
+        def train_dataloader(self) -> Any:
+            raise TypeError("an argument is missing")
+
+    assert _batches(InMemory(Digits(limit=500), batch_size=35), epochs=3) == 3 * 10
+    assert _batches(Endless(), epochs=3) is None
+    assert _batches(Unwilling(), epochs=3) is None
+    with pytest.raises(TypeError, match="an argument is missing"):
+        _batches(Failing(), epochs=3)
 
 
 def test_what_a_user_changes_in_batches_is_answered_live() -> None:

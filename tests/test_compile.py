@@ -11,8 +11,8 @@ import torch
 from ensemble_kd.config import compose
 from ensemble_kd.engine import Engine, Product
 from ensemble_kd.errors import UserError
-from ensemble_kd.networks import translated
-from ensemble_kd.networks.translated import translation
+from ensemble_kd.networks import compiled as module
+from ensemble_kd.networks.compiled import compiled_forward
 from ensemble_kd.plan import make_plan
 from ensemble_kd.stage import Stage
 from ensemble_kd.store import Store
@@ -72,7 +72,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         return real(function, backend=backend)  # type: ignore[call-overload]
 
     monkeypatch.setattr(torch, "compile", compile)
-    monkeypatch.setattr(translated, "BACKEND", "eager")
+    monkeypatch.setattr(module, "BACKEND", "eager")
     monkeypatch.setattr("ensemble_kd.rehearsal.check_compiler", lambda device: None)
     return given
 
@@ -94,7 +94,7 @@ def test_every_network_that_learns_is_compiled_and_plain_afterwards(
     assert len(eager) == count
     for name, product in compiled.items():
         assert apart(product, plain[name]) == 0.0
-        assert all(translation(part) is None for part in product.learner.student.modules())
+        assert all(compiled_forward(part) is None for part in product.learner.student.modules())
         assert not plain[name].reused
     # What is kept is a network like any other.
     again = trained("compile=true", *overrides)
@@ -117,7 +117,7 @@ def test_a_strategy_that_runs_parts_is_refused_before_anything_is_trained(
         stages("compile=true", "strategy=one", "student=cnn_tiny", "teacher.members=[cnn_tiny]")
     assert str(refusal.value) == (
         "compile: expected networks that run as a whole, got some of which One runs the parts "
-        "(stage student): compile=false, or strategy.split=null"
+        "(stage student): compile=false, or networks that share no layers"
     )
 
 

@@ -131,6 +131,15 @@ def test_an_object_that_refers_back_has_a_digest() -> None:
     assert module_digest(class_of_its_own) == module_digest(class_of_its_own)
 
 
+def test_a_network_that_refers_to_its_own_weights_has_a_digest() -> None:
+    network = nn.LSTM(2, 3)
+    again = copy.deepcopy(network)
+    assert module_digest(again) == module_digest(network)
+    with torch.no_grad():
+        next(again.parameters()).add_(1.0)
+    assert module_digest(again) != module_digest(network)
+
+
 def test_tied_weights_differ_from_equal_ones() -> None:
     tied = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
     tied[1].weight = tied[0].weight

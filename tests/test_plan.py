@@ -210,3 +210,8 @@ def test_a_given_teacher_without_its_history_cannot_be_followed(tmp_path: Path) 
     write_artefact(tmp_path, network, constructor_of(network), {"digest": "0" * 64})
     with pytest.raises(UserError, match="teacher/0: the strategy follows a teacher"):
         planned("strategy=progressive", f"teacher.members=[{{artefact:{tmp_path}}}]")
+
+
+def test_a_source_is_named_among_the_members() -> None:
+    with pytest.raises(UserError, match=r"source: this group is not chosen by itself"):
+        planned("source=onnx", "source.path=model.onnx")

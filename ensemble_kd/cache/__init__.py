@@ -2,6 +2,7 @@
 
 from ensemble_kd.cache.formats import Float16, Float32, Format, format_named
 from ensemble_kd.cache.manifest import DamagedError, Manifest
+from ensemble_kd.cache.places import Places
 from ensemble_kd.cache.record import Record, verify
 from ensemble_kd.cache.shelf import Shelf
 from ensemble_kd.cache.sparse import Sampled, TopK
@@ -13,6 +14,7 @@ __all__ = [
     "Float32",
     "Format",
     "Manifest",
+    "Places",
     "Record",
     "Sampled",
     "Shelf",

@@ -12,13 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ensemble_kd.artefact import file_digest
 from ensemble_kd.cache.formats import Bytes, format_named
 from ensemble_kd.cache.manifest import INDEX, MANIFEST, DamagedError, Manifest, read_manifest
+from ensemble_kd.cache.places import Places
 from ensemble_kd.errors import UserError
-
-ABSENT = -(2**61)
-"""Stands for the place of what is not there: no sum of two such with a real place is >= 0."""
+from ensemble_kd.files import file_digest
 
 
 class Record:
@@ -45,10 +43,7 @@ class Record:
         self._width = math.prod(self.manifest.shape)
         self._in_memory = into_memory
         self.index = _read_index(folder / INDEX, self.manifest.samples)
-        self._places = _Places(self.index.numpy())
-        stride = self._open(into_memory)
-        self._starts = np.full(self.manifest.views + 2, ABSENT)
-        self._starts[1:-1] = np.arange(self.manifest.views) * stride
+        self._places = Places(self.index, self.manifest.views, self._open(into_memory))
 
     @property
     def key(self) -> str:
@@ -88,10 +83,9 @@ class Record:
         Raises:
             UserError: a sample or a view is not in the record.
         """
-        samples, views = index.cpu().numpy(), view.cpu().numpy()
-        places = self._places.of(samples) + self._starts.take(views + 1, mode="clip")
+        places = self._places.of(index, view)
         if len(places) and places.min() < 0:
-            raise self._absent(samples, views)
+            raise self._absent(index.cpu().numpy()[places < 0], view.cpu().numpy())
         rows = self.format.decode(self._gather(places), self._width)
         return rows if len(self.shape) == 1 else rows.view(-1, *self.shape)
 
@@ -136,44 +130,19 @@ class Record:
         return manifest.samples if into_memory else manifest.shards_per_view * self._shard_rows
 
     def _absent(self, samples: npt.NDArray[np.int64], views: npt.NDArray[np.int64]) -> UserError:
+        """What is wrong with a query of which these samples were not found."""
         wrong = (views < 0) | (views >= self.views)
         if wrong.any():
             return UserError(
                 f"{self.folder}: expected a view in [0, {self.views}), got {views[wrong][0]}"
             )
-        first = samples[self._places.of(samples) < 0][0]
         return UserError(
-            f"{self.folder}: sample {first} is not among the {self.samples} samples kept there, "
-            f"numbers {int(self.index[0])} to {int(self.index[-1])}"
+            f"{self.folder}: sample {samples[0]} is not among the {self.samples} samples kept "
+            f"there, numbers {int(self.index[0])} to {int(self.index[-1])}"
         )
 
     def __reduce__(self) -> tuple[type[Record], tuple[Path, bool]]:
         return Record, (self.folder, self._in_memory)
-
-
-class _Places:
-    """Where samples lie, by their numbers.
-
-    Numbers are mostly dense: there a table finds a place faster than a search does.
-    """
-
-    def __init__(self, index: npt.NDArray[np.int64]) -> None:
-        self._index = index
-        self._table: npt.NDArray[np.int32] | None = None
-        if index[-1] < 8 * len(index) + 1024 and len(index) < 2**31:
-            # One entry on either side catches all numbers that are out of range.
-            self._table = np.full(int(index[-1]) + 3, -1, np.int32)
-            self._table[index + 1] = np.arange(len(index), dtype=np.int32)
-
-    def of(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Places (b,) of samples (b,), ``ABSENT`` for those that are not there."""
-        if self._table is not None:
-            places = self._table.take(samples + 1, mode="clip").astype(np.int64)
-            places[places < 0] = ABSENT
-            return places
-        places = self._index.searchsorted(samples)
-        found = self._index.take(places, mode="clip") == samples
-        return np.where(found, places, ABSENT)
 
 
 def verify(folder: Path) -> None:

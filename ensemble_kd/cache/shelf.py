@@ -14,12 +14,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from ensemble_kd.artefact import file_digest
 from ensemble_kd.cache.formats import Format
 from ensemble_kd.cache.manifest import INDEX, MANIFEST, DamagedError, planned
 from ensemble_kd.cache.record import Record, digests, hold
 from ensemble_kd.cache.writer import Writer, expect_room, occupied
 from ensemble_kd.errors import UserError
+from ensemble_kd.files import file_digest
 from ensemble_kd.store import KEY_LENGTH
 
 UNFINISHED = ".unfinished"

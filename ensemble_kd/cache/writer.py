@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble_kd.artefact import file_digest
 from ensemble_kd.cache.formats import Bytes
 from ensemble_kd.cache.manifest import (
     INDEX,
@@ -20,6 +19,7 @@ from ensemble_kd.cache.manifest import (
     shard_name,
 )
 from ensemble_kd.errors import UserError
+from ensemble_kd.files import file_digest, flush, overwrite
 
 JOURNAL = "journal"
 RECORD = "record"
@@ -134,9 +134,9 @@ class Writer:
             shards = {name: file_digest(self._record / name) for name, _ in self.plan.files()}
             (self._record / MANIFEST).write_text(self.plan.finished(shards).text())
             for name in (*shards, INDEX, MANIFEST, "."):
-                _flush(self._record / name)
+                flush(self._record / name)
             self._record.rename(self._target)
-            _flush(self._target.parent)
+            flush(self._target.parent)
         except OSError as failure:
             raise _failed(self.folder, failure) from failure
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -155,14 +155,14 @@ class Writer:
         self._record.mkdir(parents=True)
         (self._record / INDEX).write_bytes(index)
         # The last file: an unfinished record that has a manifest has all that goes before it.
-        _replace(self.folder / MANIFEST, self.plan.text().encode())
+        overwrite(self.folder / MANIFEST, self.plan.text().encode())
 
     def _resume(self) -> None:
         """Believe the lines of the journal whose bytes are there, and forget the others."""
         path = self.folder / JOURNAL
         text = path.read_bytes() if path.is_file() else b""
         kept = [line for line in text.splitlines(keepends=True) if self._holds(line)]
-        _replace(path, b"".join(kept))
+        overwrite(path, b"".join(kept))
 
     def _holds(self, line: bytes) -> bool:
         try:
@@ -233,22 +233,6 @@ def _write_at(path: Path, offset: int, data: memoryview) -> None:
         while data:
             done = os.pwrite(descriptor, data, offset)
             data, offset = data[done:], offset + done
-    finally:
-        os.close(descriptor)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.new")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
-
-
-def _flush(path: Path) -> None:
-    """Have the bytes on the disk before the name is: a power cut must not leave an empty file."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -11,9 +11,11 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from ensemble_kd.data.adapted_batches import AdaptedBatches, samples_of
+from ensemble_kd.data.opened import Identities
 from ensemble_kd.data.orders import Place
+from ensemble_kd.data.tokenizing import vocabulary_of
 from ensemble_kd.errors import UserError
-from ensemble_kd.types import labelled
+from ensemble_kd.types import Tokens, labelled
 
 HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
@@ -57,12 +59,14 @@ class Adapted(LightningDataModule):
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """Shape of one sample.
+        """Shape of one sample; of texts as ``Tokens``, their length.
 
         Raises:
             UserError: the inputs are not one tensor.
         """
         inputs = self._seen.first
+        if isinstance(inputs, Tokens):
+            inputs = inputs.ids
         if not isinstance(inputs, Tensor):
             raise UserError(
                 f"{type(self.data).__name__}: inputs of type {type(inputs).__name__} have no one "
@@ -97,6 +101,47 @@ class Adapted(LightningDataModule):
             if isinstance(said, list | tuple) and len(said) == self.classes:
                 return tuple(map(str, said))
         return tuple(map(str, range(self.classes)))
+
+    @property
+    def tokenizer(self) -> Any:
+        """The module's own ``tokenizers.Tokenizer``, or what a tokenizer of transformers holds."""
+        said = getattr(self.data, "tokenizer", None)
+        return getattr(said, "backend_tokenizer", said)
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many rows an embedding of tokens has; None without a tokenizer."""
+        return None if self.tokenizer is None else vocabulary_of(self.tokenizer)
+
+    @property
+    def per_token(self) -> bool:
+        """Whether tokens have classes, and not whole samples."""
+        return self._seen.axes > 1
+
+    @property
+    def mean(self) -> Any:
+        """The module's own ``mean``: what it subtracts from its inputs; None where it has none."""
+        return getattr(self.data, "mean", None)
+
+    @property
+    def std(self) -> Any:
+        """The module's own ``std``: what it divides them by afterwards."""
+        return getattr(self.data, "std", None)
+
+    def identities(self) -> Identities:
+        """The module's own ids of all samples, and their numbers in ``Batch.index``.
+
+        Raises:
+            UserError: it has none.
+        """
+        said = getattr(self.data, "identities", None)
+        if said is None:
+            raise UserError(
+                f"{type(self.data).__name__} has no identities(); write one that returns the ids "
+                "of all samples and their numbers in Batch.index, or use teachers that can be asked"
+            )
+        found: Identities = said()
+        return found
 
     @cached_property
     def digest(self) -> str:
@@ -166,12 +211,13 @@ class Adapted(LightningDataModule):
         """One pass over training and validation."""
         parts = (self._batches("train_dataloader"), self._batches("val_dataloader"))
         first: Any = None
-        largest = -1
+        largest, axes = -1, 1
         counts = []
         for part in parts:
             total = known = 0
             for batch in part:
                 first = batch.inputs if first is None else first
+                axes = batch.target.ndim
                 mask = labelled(batch)
                 if mask.any():
                     largest = max(largest, int(batch.target[mask].max()))
@@ -185,7 +231,7 @@ class Adapted(LightningDataModule):
                 f"labels of at least 2 classes, got {train} and {val} samples and {largest} as the "
                 "largest label"
             )
-        return _Seen(first, largest, train, known, val)
+        return _Seen(first, axes, largest, train, known, val)
 
     def _place(self) -> Place:
         if self.trainer is None:
@@ -197,6 +243,7 @@ class _Seen(NamedTuple):
     """What a pass over the data told."""
 
     first: Any
+    axes: int
     largest: int
     train: int
     labelled: int

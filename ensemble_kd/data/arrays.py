@@ -20,8 +20,9 @@ class Arrays:
     """What ``numpy.savez(path, x=..., y=..., x_test=..., y_test=...)`` wrote.
 
     ``x`` holds the inputs, (n, ...) of any feature shape, uint8 (images; read as [0, 1]) or
-    floating point (taken as it is, as float32). ``y`` holds the classes, (n,) integers from 0.
-    ``x_test`` and ``y_test`` are optional; without them a test part is split off.
+    floating point (taken as it is, as float32). ``y`` holds the classes, (n,) integers from 0, or
+    -100 where the label is not known. ``x_test`` and ``y_test``, all labelled, are optional;
+    without them a test part is split off.
 
     Args:
         path: the npz file.
@@ -59,7 +60,7 @@ class Arrays:
         """The arrays of the file."""
         held = self._read()
         where = str(self.path.absolute())
-        train = checked(held["x"], held["y"], f"{where} (x, y)", self.classes)
+        train = checked(held["x"], held["y"], f"{where} (x, y)", self.classes, partly=True)
         classes = self.classes or int(train.labels.max()) + 1
         rows = limited(train.labels, self.limit, self.stratified, where)
         kept = Samples(train.inputs[rows], train.labels[rows])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,18 +27,25 @@ class Augmentation(ABC):
     """
 
     @abstractmethod
-    def __call__(self, inputs: Tensor, index: Tensor, epoch: Tensor | int, seed: int) -> Tensor:
+    def __call__(self, inputs: Any, index: Tensor, epoch: Tensor | int, seed: int) -> Any:
         """Vary a batch.
 
         Args:
-            inputs: (b, ...) float32; left as it is.
+            inputs: (b, ...) float32, or ``Tokens``; left as it is.
             index: (b,) int64, the stable number of each sample.
             epoch: which visit of the sample this is, a number or (b,) int64.
             seed: any whole number.
 
         Returns:
-            A tensor like ``inputs``.
+            Inputs like ``inputs``.
+
+        Raises:
+            UserError: it does not suit such inputs.
         """
+
+    def fitted(self, tokenizer: Any) -> Augmentation:
+        """This augmentation for texts of a ``tokenizers.Tokenizer``; itself where none matters."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,8 @@ class Noise(Augmentation):
             raise ValueError(f"std must be a finite number >= 0, got {self.std}")
 
     def __call__(self, inputs: Tensor, index: Tensor, epoch: Tensor | int, seed: int) -> Tensor:
+        if not isinstance(inputs, Tensor):
+            raise UserError("augment: Noise needs numbers, got texts")
         noise = normal(_state(seed, index, epoch), inputs[0].numel())
         return torch.add(inputs, noise.view(inputs.shape).to(inputs.device), alpha=self.std)
 
@@ -171,7 +181,11 @@ class Chain(Augmentation):
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
 
-    def __call__(self, inputs: Tensor, index: Tensor, epoch: Tensor | int, seed: int) -> Tensor:
+    def fitted(self, tokenizer: Any) -> Chain:
+        """All steps, each for texts of a tokenizer."""
+        return Chain([step.fitted(tokenizer) for step in self.steps])
+
+    def __call__(self, inputs: Any, index: Tensor, epoch: Tensor | int, seed: int) -> Any:
         for position, step in enumerate(self.steps):
             inputs = step(inputs, index, epoch, derive(seed, f"step {position}"))
         return inputs
@@ -182,6 +196,8 @@ def _state(seed: int, index: Tensor, epoch: Tensor | int) -> Words:
 
 
 def _images(inputs: Tensor, name: str) -> Tensor:
+    if not isinstance(inputs, Tensor):
+        raise UserError(f"augment: {name} needs images, got texts")
     if inputs.ndim != 4:
         raise UserError(
             f"augment: {name} needs images of shape (channels, height, width), "

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,23 +14,27 @@ from ensemble_kd.data.augment import Augmentation
 from ensemble_kd.data.counter import derive
 from ensemble_kd.data.orders import Order, Place, Request
 from ensemble_kd.data.pictures import Pictures
-from ensemble_kd.data.source import Samples, Scale, Source
+from ensemble_kd.data.source import Scale
+from ensemble_kd.data.texts import Texts
 from ensemble_kd.errors import UserError
-from ensemble_kd.types import UNLABELLED, Batch
+from ensemble_kd.types import Batch
 
 
 class Table:
     """Samples by row number.
 
     Inputs stay in memory as they came, images as bytes, and become standardised float32 when a
-    batch is read: this is as fast as reading float32 and takes a quarter of the memory.
+    batch is read: this is as fast as reading float32 and takes a quarter of the memory. Texts
+    become ``Tokens``.
 
     Args:
-        inputs: (n, ...) uint8 (read as [0, 1]) or float32, in memory or in files.
-        target: (n,) int64.
-        mean: subtracted from the inputs.
-        std: what they are divided by, > 0.
-        mask: (n,) bool, true where the target is a label; None when it is everywhere.
+        inputs: (n, ...) uint8 (read as [0, 1]) or float32, in memory or in files, or n texts.
+        target: (n,) int64, or (n, l) of texts in which tokens have classes.
+        mean: subtracted from the inputs; unused for texts.
+        std: what they are divided by, > 0; unused for texts.
+        mask: like ``target``, bool, true where it is a label; None when it is everywhere.
+        places: (n, l) bool, where there is something to predict; None when that is everywhere.
+        first: the number of the first sample; those of the others follow.
 
     Raises:
         UserError: ``mean`` or ``std`` do not fit the inputs.
@@ -38,21 +42,20 @@ class Table:
 
     def __init__(
         self,
-        inputs: Tensor | Pictures,
+        inputs: Tensor | Pictures | Texts,
         target: Tensor,
         mean: Scale = 0.0,
         std: Scale = 1.0,
         mask: Tensor | None = None,
+        places: Tensor | None = None,
+        first: int = 0,
     ) -> None:
-        self.inputs = inputs
+        self.inputs: Any = inputs
         self.target = target
         self.mask = mask
-        self._scale = 1 / 255 if inputs.dtype == torch.uint8 else 1.0
-        self._mean = _broadcast(mean, inputs, "mean")
-        std_ = _broadcast(std, inputs, "std")
-        if not (std_ > 0).all():
-            raise UserError(f"data.source: std must be > 0, got {std}")
-        self._factor = 1 / std_
+        self.places = places
+        self.first = first
+        self._scaling = None if isinstance(inputs, Texts) else _Scaling(inputs, mean, std)
 
     def __len__(self) -> int:
         return len(self.target)
@@ -79,24 +82,54 @@ class Table:
         if cycle is not None:
             visits = visits % cycle
         # index_select is three times as fast as indexing with brackets, and always a copy.
-        inputs = self.inputs.index_select(0, rows).float()
-        if self._scale != 1:
-            inputs = inputs.mul_(self._scale)
+        inputs: Any = self.inputs.index_select(0, rows)
+        if self._scaling is not None:
+            inputs = self._scaling.unit(inputs)
+        index = rows + self.first
         varied = []
         for view in range(views):
             # The first view does not depend on how many others are asked for.
             own = derive(seed, f"view {view}") if view else seed
-            if augment is None:
-                varied.append(self._standardised(inputs))
-            else:
-                varied.append(self._standardised(augment(inputs, rows, visits, own)))
-        mask = None if self.mask is None else self.mask.index_select(0, rows)
+            seen = inputs if augment is None else augment(inputs, index, visits, own)
+            varied.append(seen if self._scaling is None else self._scaling.standardised(seen))
         target = self.target.index_select(0, rows)
         # Without an augmentation all visits are alike.
         which = _which(rows, 0, 1) if augment is None else _which(rows, visits, cycle)
-        return Batch(varied[0], target, rows.clone(), mask, tuple(varied[1:]), which)
+        return Batch(
+            varied[0],
+            target,
+            index,
+            _chosen(self.mask, rows),
+            tuple(varied[1:]),
+            which,
+            places=_chosen(self.places, rows),
+        )
 
-    def _standardised(self, inputs: Tensor) -> Tensor:
+
+class _Scaling:
+    """How bytes and numbers become standardised.
+
+    Args:
+        inputs: (n, ...), of which only shape and type matter.
+        mean: see ``Table``.
+        std: see ``Table``.
+    """
+
+    def __init__(self, inputs: Tensor | Pictures, mean: Scale, std: Scale) -> None:
+        self._scale = 1 / 255 if inputs.dtype == torch.uint8 else 1.0
+        self._mean = _broadcast(mean, inputs, "mean")
+        std_ = _broadcast(std, inputs, "std")
+        if not (std_ > 0).all():
+            raise UserError(f"data.source: std must be > 0, got {std}")
+        self._factor = 1 / std_
+
+    def unit(self, inputs: Tensor) -> Tensor:
+        """Floats as they are, bytes in [0, 1]."""
+        inputs = inputs.float()
+        return inputs if self._scale == 1 else inputs.mul_(self._scale)
+
+    def standardised(self, inputs: Tensor) -> Tensor:
+        """With mean 0 and variance 1, if ``mean`` and ``std`` are those of the data."""
         return (inputs - self._mean).mul_(self._factor)
 
 
@@ -155,49 +188,33 @@ class Batches:
         steps = itertools.repeat(None) if alone else self.order.steps(place)
         made = self.fetch(self.order.rows(place))
         for batch, step in zip(made, steps, strict=not alone):
-            yield batch if step is None else part_of_step(batch, step, self.table.mask, place)
+            yield batch if step is None else part_of_step(batch, step, self.table, place)
 
 
-def table_of(samples: Samples, source: Source) -> Table:
-    """The samples of a source, standardised as it says."""
-    inputs = samples.inputs
-    if not isinstance(inputs, Pictures):
-        # PyTorch warns of arrays that it could not write to, such as views of a file's bytes.
-        inputs = torch.from_numpy(np.require(inputs, None, ["C", "W"]))
-    target = torch.from_numpy(np.require(samples.labels, None, ["C", "W"]))
-    return Table(inputs, target, source.mean, source.std)
-
-
-def extended(table: Table, made: Tensor, source: Source) -> Table:
-    """A table in memory with made-up samples behind its own, which nobody has labelled."""
-    if isinstance(table.inputs, Pictures):
-        raise UserError("data.synthesise: expected a table of numbers, got files of images")
-    size, extra = len(table), len(made)
-    own = torch.ones(size, dtype=torch.bool) if table.mask is None else table.mask
-    return Table(
-        torch.cat([table.inputs, made]),
-        torch.cat([table.target, torch.full((extra,), UNLABELLED)]),
-        source.mean,
-        source.std,
-        torch.cat([own, torch.zeros(extra, dtype=torch.bool)]),
-    )
-
-
-def part_of_step(batch: Batch, step: Tensor, mask: Tensor | None, place: Place) -> Batch:
+def part_of_step(batch: Batch, step: Tensor, table: Table, place: Place) -> Batch:
     """A batch that knows what it counts for in its optimiser step.
 
     The trainer divides the gradient by the number of accumulated batches and averages it over the
-    processes. With these two numbers that is the gradient of one batch of the whole step.
+    processes. With these two numbers that is the gradient of one batch of the whole step. A batch
+    of sequences counts for its share of the places, over which terms are averaged.
 
     Args:
         batch: the batch.
         step: (s,) int64, the rows of the whole step.
-        mask: (n,) bool, for all rows, whether they have a label; None where all of them have.
+        table: whose rows these are.
         place: number of processes and of accumulated batches.
     """
-    share = len(batch.index) / len(step)
+    if table.places is None or batch.places is None:
+        share = len(batch.index) / len(step)
+    else:
+        share = int(batch.places.sum()) / int(table.places.index_select(0, step).sum())
+    mask = table.mask
     labels = None if mask is None else share * int(mask.index_select(0, step).sum())
     return batch._replace(labels=labels, weight=share * place.accumulated * place.world)
+
+
+def _chosen(values: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if values is None else values.index_select(0, rows)
 
 
 def _which(rows: Tensor, visits: Tensor | int, cycle: int | None) -> Tensor | None:

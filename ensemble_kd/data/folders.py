@@ -14,9 +14,12 @@ import numpy as np
 from ensemble_kd.data.pictures import Pictures, endings
 from ensemble_kd.data.source import Parts, Samples, Scale
 from ensemble_kd.errors import UserError
+from ensemble_kd.types import UNLABELLED
 
 LAYOUT = "expected PATH/train/CLASS/*, with val/ and test/ beside train/ or not, or PATH/CLASS/*"
 PARTS = ("train", "val", "test")
+UNKNOWN = "unlabelled"
+"""The folder of images whose class is not known."""
 
 Keep = Literal["off", "auto", "memory"]
 
@@ -26,18 +29,21 @@ STD = {1: (0.5,), 3: (0.229, 0.224, 0.225)}
 
 
 class _Found(NamedTuple):
-    """The images of a part: their folder, their paths in it, ascending, and of which class."""
+    """The images of a part: their folder, their paths in it, ascending, and of which class; those
+    without a class are last."""
 
     folder: Path
     names: list[str]
-    classes: list[str]
+    classes: list[str | None]
 
 
 class Folders:
     """``path/train/CLASS/*`` with or without ``val/`` and ``test/``, or ``path/CLASS/*``.
 
     Images may lie in folders in their class's folder. Hidden files and files whose ending is not
-    that of an image are passed over.
+    that of an image are passed over. A folder ``unlabelled/``, beside ``train/`` or beside the
+    classes of the training part, holds training images whose class is not known. The ids of images
+    are their paths in the folder, with slashes.
 
     Args:
         path: the folder.
@@ -95,11 +101,14 @@ class Folders:
     def load(self) -> Parts:
         """The images, which are decoded when they are read, and their labels."""
         found, classes = self._found
-        numbers = {name: number for number, name in enumerate(classes)}
-        parts = {
-            part: Samples(pictures, np.array([numbers[c] for c in found[part].classes], np.int64))
-            for part, pictures in self._pictures.items()
-        }
+        numbers: dict[str | None, int] = {name: number for number, name in enumerate(classes)}
+        numbers[None] = UNLABELLED
+        parts = {}
+        for part, pictures in self._pictures.items():
+            labels = np.array([numbers[name] for name in found[part].classes], np.int64)
+            folder = found[part].folder.relative_to(self.path)
+            ids = np.array([(folder / name).as_posix() for name in found[part].names])
+            parts[part] = Samples(pictures, labels, ids)
         return Parts(parts["train"], parts.get("test"), len(classes), classes, parts.get("val"))
 
     @cached_property
@@ -109,18 +118,22 @@ class Folders:
             raise UserError(f"no folder {self.path}; set data.path: {LAYOUT}")
         inside = _folders(self.path)
         parts = [part for part in PARTS if part in inside]
-        others = sorted(set(inside) - set(parts))
+        others = sorted(set(inside) - {*parts, UNKNOWN})
         if parts and (others or "train" not in parts):
             wrong = f"{others[0]}/ beside {parts[0]}/" if others else f"{parts[0]}/ without train/"
             raise UserError(f"{self.path}: {LAYOUT}, got {wrong}")
         roots = {part: self.path / part for part in parts} or {"train": self.path}
-        classes = tuple(_folders(roots["train"]))
+        classes = tuple(name for name in _folders(roots["train"]) if name != UNKNOWN)
         if len(classes) < 2:
             raise UserError(
                 f"{roots['train']}: expected a folder for each of at least 2 classes, "
                 f"got {', '.join(classes) or 'none'}; {LAYOUT}"
             )
-        return {part: _found(root, classes, part) for part, root in roots.items()}, classes
+        found = {part: _found(root, classes, part) for part, root in roots.items()}
+        for root in sorted({self.path, roots["train"]}):
+            if (root / UNKNOWN).is_dir():
+                found["train"] = _with_unknown(found["train"], root)
+        return found, classes
 
     @cached_property
     def _pictures(self) -> dict[str, Pictures]:
@@ -156,7 +169,7 @@ def _folders(path: Path) -> list[str]:
 
 def _found(root: Path, classes: Sequence[str], part: str) -> _Found:
     """The images of a part, in the order of their paths."""
-    own = _folders(root)
+    own = [name for name in _folders(root) if part != "train" or name != UNKNOWN]
     foreign = [name for name in own if name not in classes]
     if foreign:
         raise UserError(f"{root}: {foreign[0]} is no class of train/, expected {list(classes)}")
@@ -173,6 +186,18 @@ def _found(root: Path, classes: Sequence[str], part: str) -> _Found:
         raise UserError(f"{root}: expected images, got none; {LAYOUT}")
     owned.sort()
     return _Found(root, [image for image, _ in owned], [name for _, name in owned])
+
+
+def _with_unknown(train: _Found, root: Path) -> _Found:
+    """The training images and those in a folder of unknown ones, all by their paths in ``root`` or
+    in the folder of the training part, whichever is outside."""
+    folder = min(root, train.folder)
+    names = [(train.folder / name).relative_to(folder).as_posix() for name in train.names]
+    inside = root.relative_to(folder)
+    unknown = sorted((inside / name).as_posix() for name in _images(root, UNKNOWN))
+    if not unknown:
+        raise UserError(f"{root / UNKNOWN}: expected images, got none")
+    return _Found(folder, names + unknown, train.classes + [None] * len(unknown))
 
 
 def _images(root: Path, name: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ from ensemble_kd.data.augment import Augmentation
 from ensemble_kd.data.batches import Batches
 from ensemble_kd.data.folders import Folders, Keep
 from ensemble_kd.data.in_memory import InMemory
+from ensemble_kd.data.opened import Identities
 from ensemble_kd.data.recurring import Recurring
 from ensemble_kd.data.source import Scale
 
@@ -55,6 +56,7 @@ class ImageFolder(LightningDataModule):
         views: independent augmentations of each training sample. See ``InMemory``.
         drop_last: leave out the training samples that do not fill the last batch.
         cycle: after how many visits the augmented views of a training sample recur.
+        splits: folder in which splits are kept from when they are first made. See ``InMemory``.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -82,6 +84,7 @@ class ImageFolder(LightningDataModule):
         views: int = 1,
         drop_last: bool = True,
         cycle: int | None = None,
+        splits: str | Path | None = None,
     ) -> None:
         super().__init__()
         if workers != "auto" and (not isinstance(workers, int) or workers < 0):
@@ -100,6 +103,7 @@ class ImageFolder(LightningDataModule):
             views=views,
             drop_last=drop_last,
             cycle=cycle,
+            splits=splits,
         )
         self.name = type(self).__name__
         self.batch_size = batch_size
@@ -125,6 +129,16 @@ class ImageFolder(LightningDataModule):
         return self.samples.names
 
     @property
+    def mean(self) -> float | tuple[float, ...] | None:
+        """What is subtracted from pixels in [0, 1]."""
+        return self.samples.mean
+
+    @property
+    def std(self) -> float | tuple[float, ...] | None:
+        """What they are divided by afterwards."""
+        return self.samples.std
+
+    @property
     def digest(self) -> str:
         """SHA-256 of all that decides what batches hold, the contents of all files among it."""
         return self.samples.digest
@@ -132,6 +146,14 @@ class ImageFolder(LightningDataModule):
     def sizes(self) -> dict[str, int]:
         """Samples: ``train``, ``labelled`` (those of them with a label), ``val``, ``test``."""
         return self.samples.sizes()
+
+    def identities(self) -> Identities:
+        """The paths of all images in the folder, with slashes, and their numbers."""
+        return self.samples.identities()
+
+    def prepare_data(self) -> None:
+        """Keep the split: from now on it is this one. Called when a training begins."""
+        self.samples.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
         """Find, look at and split the images; a second call does nothing."""

@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from ensemble_kd.data.augment import Augmentation, Chain
-from ensemble_kd.data.batches import Batches, Table, extended, table_of
+from ensemble_kd.data.batches import Batches, Table
 from ensemble_kd.data.counter import derive
-from ensemble_kd.data.munge import Munge
+from ensemble_kd.data.opened import Identities, Opened
+from ensemble_kd.data.opening import Opening
 from ensemble_kd.data.orders import Place, Sequential, Shuffled
-from ensemble_kd.data.pictures import Pictures
 from ensemble_kd.data.recurring import Recurring
-from ensemble_kd.data.source import Parts, Source
-from ensemble_kd.data.splits import RowArray, Split, drawn, split
+from ensemble_kd.data.source import Source
+from ensemble_kd.data.synthesis import Synthesis
+from ensemble_kd.data.tables import plain
+from ensemble_kd.data.tokenizing import Tokenizing, as_tokenizing, vocabulary_of
 from ensemble_kd.errors import UserError
-from ensemble_kd.types import UNLABELLED
 
-
-@dataclass(frozen=True)
-class _Opened:
-    """The data once it was read and split.
-
-    ``taught`` are the rows of ``hidden`` to learn from; ``val`` and ``test`` are tables and rows.
-    """
-
-    parts: Parts
-    rows: Split
-    labelled: RowArray
-    taught: Tensor
-    known: Table
-    hidden: Table
-    val: tuple[Table, Tensor]
-    test: tuple[Table, Tensor]
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 class InMemory(LightningDataModule):
@@ -49,7 +34,12 @@ class InMemory(LightningDataModule):
 
     Splits, labelled samples, order and augmentation are functions of ``seed`` alone (and of
     ``Place``, for the order). ``Batch.index`` is the row number of a sample in the source's
-    training part, whatever the seed; in batches of an official test part, its row number there.
+    training part, whatever the seed. Behind those are the numbers of made-up samples, then those of
+    the official validation part and of the official test part, where there are such.
+
+    Texts become ``Tokens`` of one length for all batches. Where each word has a class, that of its
+    first token is ``Batch.target`` (b, l), and ``Batch.places`` says where these tokens are; the
+    splits and the labelled samples are whole texts then, drawn without regard to their classes.
 
     The data is read when it is first needed: by ``setup`` or by any of the properties.
 
@@ -62,8 +52,7 @@ class InMemory(LightningDataModule):
         val_share: share of the source's training part that becomes the validation split.
         test_share: likewise for the test split; unused when the source has an official one.
         augment: how training inputs are varied: one augmentation, several in order, or none.
-        synthesise: makes further training samples, without labels, from the training split; their
-            numbers in ``Batch.index`` follow those of the source's training part.
+        synthesise: makes further training samples, without labels, from the training split.
         labelled_only: training batches hold labelled samples only, freshly shuffled again and
             again until as many batches were seen as with all samples; may be changed between
             stages. Without ``labelled`` this changes nothing.
@@ -74,6 +63,12 @@ class InMemory(LightningDataModule):
         drop_last: leave out the training samples that do not fill the last batch of an epoch, or
             its last step where batches are accumulated (other ones in each epoch). Validation and
             test always hold every sample exactly once.
+        tokenizer: of texts, and of nothing else: where their tokenizer comes from. Text is the path
+            of one that is there, or ``ID@COMMIT`` of one on the Hugging Face hub.
+        length: of texts in tokens, special ones included; longer ones are cut. None for that of the
+            longest text of the training split, at most ``texts.LONGEST``.
+        splits: folder in which splits are kept from when they are first made, so that they stay
+            the same whatever later versions do; None makes them each time.
 
     Raises:
         ValueError: a number is out of its range.
@@ -89,11 +84,14 @@ class InMemory(LightningDataModule):
         val_share: float = 0.15,
         test_share: float = 0.15,
         augment: Augmentation | Sequence[Augmentation] | None = None,
-        synthesise: Munge | None = None,
+        synthesise: Synthesis | None = None,
         labelled_only: bool = False,
         views: int = 1,
         drop_last: bool = True,
         cycle: int | None = None,
+        tokenizer: Tokenizing | str | None = None,
+        length: int | None = None,
+        splits: str | Path | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -111,19 +109,23 @@ class InMemory(LightningDataModule):
                 f"test_share must be in (0, {1 - val_share:g}), which is what val_share leaves, "
                 f"got {test_share}"
             )
+        if length is not None and length < 1:
+            raise ValueError(f"length must be >= 1 or null for the longest text, got {length}")
         self.name = type(source).__name__
         self.source = source
         self.batch_size = batch_size
         self.labelled = labelled
         self.seed = seed
-        self.val_share = val_share
-        self.test_share = test_share
         self.augment = augment if isinstance(augment, Augmentation) else Chain(augment or ())
         self.synthesise = synthesise
         self.labelled_only = labelled_only
         self.views = views
         self.drop_last = drop_last
         self.cycle = cycle
+        self._opening = Opening(
+            *(source, labelled, seed, val_share, test_share, synthesise),
+            *(as_tokenizing(tokenizer), length, None if splits is None else Path(splits)),
+        )
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -138,8 +140,40 @@ class InMemory(LightningDataModule):
     @property
     def names(self) -> tuple[str, ...]:
         """Of the classes, in their order."""
-        parts = self._opened.parts
-        return parts.names or tuple(map(str, range(parts.classes)))
+        return self._opened.names
+
+    @property
+    def mean(self) -> float | tuple[float, ...] | None:
+        """What is subtracted from the inputs, a number or one for each channel; None for texts."""
+        scaling = self._opened.scaling
+        return None if scaling is None else plain(scaling.mean)
+
+    @property
+    def std(self) -> float | tuple[float, ...] | None:
+        """What they are divided by afterwards, likewise."""
+        scaling = self._opened.scaling
+        return None if scaling is None else plain(scaling.std)
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """What makes the tokens of texts, padded and truncated; None for what is no text."""
+        found: Tokenizer | None = self._opened.tokenizer
+        return found
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many rows an embedding of tokens has; None for what is no text."""
+        found = self._opened.tokenizer
+        return None if found is None else vocabulary_of(found)
+
+    @property
+    def per_token(self) -> bool:
+        """Whether tokens have classes, and not whole samples."""
+        return self._opened.known.target.ndim > 1
+
+    def accompany(self, folder: Path) -> None:
+        """Write beside a delivered network what its inputs are made with; see ``Opened``."""
+        self._opened.accompany(folder)
 
     @cached_property
     def digest(self) -> str:
@@ -150,10 +184,10 @@ class InMemory(LightningDataModule):
         one use of the data to the next: ``labelled_only``, ``views`` and ``Place``.
         """
         opened = self._opened
-        said = hashlib.sha256()
+        mean, std = opened.scaling or (None, None)
         settings = (
-            np.asarray(self.source.mean).tolist(),
-            np.asarray(self.source.std).tolist(),
+            np.asarray(mean).tolist(),
+            np.asarray(std).tolist(),
             self.batch_size,
             self.drop_last,
             self.seed,
@@ -162,17 +196,15 @@ class InMemory(LightningDataModule):
             *([] if self.synthesise is None else [self.synthesise]),
             *([] if self.cycle is None else [f"cycle {self.cycle}"]),
         )
-        said.update(repr(settings).encode())
-        parts = opened.parts
-        arrays: list[npt.NDArray[np.generic] | Pictures] = [*parts.train]
-        arrays.extend([*(parts.test or ()), *(parts.val or ()), *opened.rows, opened.labelled])
-        for array in arrays:
-            if isinstance(array, Pictures):
-                said.update(array.digest.encode())
-                continue
-            said.update(f"{array.dtype.str} {array.shape}".encode())
-            said.update(np.ascontiguousarray(array).data)
-        return said.hexdigest()
+        return opened.digest(settings)
+
+    def identities(self) -> Identities:
+        """The ids by which the user knows all samples of train, val and test, and their numbers.
+
+        Raises:
+            UserError: samples were made up, or the ids do not tell samples apart.
+        """
+        return self._opened.identities()
 
     def sizes(self) -> dict[str, int]:
         """Samples: ``train``, ``labelled`` (those of them with a label), ``val``, ``test``."""
@@ -184,9 +216,14 @@ class InMemory(LightningDataModule):
             "test": len(opened.test[1]),
         }
 
+    def prepare_data(self) -> None:
+        """Keep the split: from now on it is this one. Called when a training begins."""
+        self._opened.stored.keep(self._opened.rows)
+
     def setup(self, stage: str | None = None) -> None:
         """Read and split the data; a second call does nothing."""
-        self._opened  # noqa: B018 - a cached property
+        # An augmentation that does not fit the samples fails here and not in the first epoch.
+        self._opened.known.batch(torch.arange(1), 0, self._varied)
 
     def train_dataloader(self) -> Batches:
         """Augmented training batches in a fresh order each epoch."""
@@ -211,7 +248,9 @@ class InMemory(LightningDataModule):
     def recurring(self, split: Literal["train", "val", "test"] = "train") -> Recurring | None:
         """The inputs of a split, where there are finitely many of them: by sample and view."""
         if split != "train":
-            return Recurring(*self._held_out(split), views=1, augment=None, seed=0, ragged=True)
+            table, held_out = self._held_out(split)
+            index = held_out + table.first
+            return Recurring(table, index, views=1, augment=None, seed=0, ragged=True)
         if self._varied is not None and self.cycle is None:
             return None
         opened = self._opened
@@ -234,53 +273,21 @@ class InMemory(LightningDataModule):
         """A table and the rows of it that make up a split, ascending."""
         return self._opened.val if split == "val" else self._opened.test
 
-    @property
+    @cached_property
     def _varied(self) -> Augmentation | None:
         """The augmentation, if there is any."""
-        return None if self.augment == Chain(()) else self.augment
+        if self.augment == Chain(()):
+            return None
+        tokenizer = self._opened.tokenizer
+        return self.augment if tokenizer is None else self.augment.fitted(tokenizer)
 
     @property
     def _cycles(self) -> bool:
         return self.labelled_only and len(self._opened.labelled) < len(self._opened.taught)
 
     @cached_property
-    def _opened(self) -> _Opened:
-        parts = self.source.load()
-        val_share = self.val_share if parts.val is None else None
-        test_share = self.test_share if parts.test is None else None
-        where = f"data ({type(self.source).__name__})"
-        rows = split(parts.train.labels, parts.classes, val_share, test_share, self.seed, where)
-        chosen = rows.train
-        if self.labelled is not None and self.labelled != len(rows.train):
-            labels = parts.train.labels[rows.train]
-            chosen = rows.train[
-                drawn(labels, self.labelled, derive(self.seed, "labelled"), where="data.labelled")
-            ]
-        known = table_of(parts.train, self.source)
-        hidden = known
-        if len(chosen) < len(rows.train):
-            mask = torch.zeros(len(known), dtype=torch.bool)
-            mask[torch.from_numpy(chosen)] = True
-            # The labels that are kept back are not even in the table that training reads.
-            target = torch.where(mask, known.target, UNLABELLED)
-            hidden = Table(known.inputs, target, self.source.mean, self.source.std, mask)
-        taught = torch.from_numpy(rows.train)
-        if self.synthesise is not None:
-            inputs = parts.train.inputs
-            if isinstance(inputs, Pictures):
-                raise UserError("data.synthesise: expected a table of numbers, got files of images")
-            made = self.synthesise(inputs[rows.train], derive(self.seed, "synthesise"))
-            taught = torch.cat([taught, torch.arange(len(made)) + len(known)])
-            hidden = extended(hidden, torch.from_numpy(made), self.source)
-        val = (known, torch.from_numpy(rows.val))
-        if parts.val is not None:
-            val = (table_of(parts.val, self.source), torch.arange(len(parts.val.labels)))
-        test = (known, torch.from_numpy(rows.test))
-        if parts.test is not None:
-            test = (table_of(parts.test, self.source), torch.arange(len(parts.test.labels)))
-        # An augmentation that does not fit the samples fails here and not in the first epoch.
-        known.batch(torch.arange(1), 0, self.augment)
-        return _Opened(parts, rows, chosen, taught, known, hidden, val, test)
+    def _opened(self) -> Opened:
+        return self._opening.opened()
 
     def _place(self) -> Place:
         if self.trainer is None:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ensemble_kd.data.synthesis import Synthesis
 from ensemble_kd.errors import UserError
 
 FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Munge:
+class Munge(Synthesis):
     """MUNGE: each sample trades attributes with its nearest neighbour.
 
     Source: Bucila, Caruana and Niculescu-Mizil, Model Compression (KDD 2006), algorithm 1. For each
@@ -62,6 +63,10 @@ class Munge:
         Raises:
             UserError: the inputs are not a table of numbers, or a discrete column is not there.
         """
+        if not isinstance(inputs, np.ndarray):
+            raise UserError(
+                "data.synthesise: expected a table (n, d) of floating-point features, got texts"
+            )
         if inputs.ndim != 2 or not np.issubdtype(inputs.dtype, np.floating):
             raise UserError(
                 f"data.synthesise: expected a table (n, d) of floating-point features, got shape "

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, cached_property
+from io import BytesIO
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ensemble_kd.errors import UserError
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 MODES = {1: "L", 3: "RGB"}
@@ -63,7 +65,7 @@ class Pictures:
         self._kept: Tensor | None = None
         first: tuple[int, int] | None = None
         # Every file is looked at, so that most damage is found before any training.
-        for name, (mode, found) in zip(self.names, _each(self._header, self.names), strict=True):
+        for name, (mode, found) in zip(self.names, each(self._header, self.names), strict=True):
             channels = channels or (1 if mode in GREY else 3)
             first = first or found
             if size is None and found != first:
@@ -86,7 +88,7 @@ class Pictures:
         if self._kept is None:
             pixels = torch.empty(self.shape, dtype=self.dtype)
             array = pixels.numpy()
-            for row, image in enumerate(_each(self._decoded, self.names)):
+            for row, image in enumerate(each(self._decoded, self.names)):
                 array[row] = image
             self._kept = pixels
 
@@ -120,7 +122,7 @@ class Pictures:
 
         said = hashlib.sha256(repr((self.shape, self.size, decoder)).encode())
         for name, (length, content) in zip(
-            self.names, _each(self._content, self.names), strict=True
+            self.names, each(self._content, self.names), strict=True
         ):
             said.update(repr((name, length, content)).encode())
         return said.hexdigest()
@@ -129,49 +131,80 @@ class Pictures:
         try:
             content = (self.folder / name).read_bytes()
         except OSError as error:
-            raise _unreadable(self.folder / name, error) from error
+            raise _unreadable(str((self.folder / name).absolute()), error) from error
         return len(content), hashlib.sha256(content).hexdigest()
 
     def _header(self, name: str) -> tuple[str, tuple[int, int]]:
         """Mode, and height and width after turning."""
-        with _open(self.folder / name) as image:
-            if image.mode not in (*GREY, *COLOUR):
-                raise UserError(
-                    f"{(self.folder / name).absolute()}: images must have 8 bits a channel, got "
-                    f"Pillow's mode {image.mode}; convert the files"
-                )
-            width, height = image.size
-            # Without the first condition, Pillow would decode a PNG to look for what follows it.
-            turned = "exif" in image.info and image.getexif().get(274) in SIDEWAYS
-            return image.mode, (width, height) if turned else (height, width)
+        path = self.folder / name
+        return header(path, str(path.absolute()))
 
     def _decoded(self, name: str) -> npt.NDArray[np.uint8]:
         """(channels, height, width)."""
-        from PIL import Image, ImageOps
-
         path = self.folder / name
-        with _open(path) as image:
-            try:
-                if self.size is not None:
-                    # JPEG is decoded at a half, a quarter or an eighth where that is still twice
-                    # as large as needed: a photograph takes a fraction of the time.
-                    image.draft(None, (2 * max(self.size),) * 2)
-                turned = ImageOps.exif_transpose(image)
-                if "transparency" in turned.info:
-                    turned = turned.convert("RGBA")
-                said = turned.convert(MODES[self.shape[1]])
-                if self.size is not None:
-                    height, width = self.size
-                    said = ImageOps.fit(said, (width, height), Image.Resampling.BILINEAR)
-            except Exception as error:  # each format fails in its own way
-                raise _unreadable(path, error) from error
-        pixels = np.asarray(said).reshape(said.height, said.width, -1).transpose(2, 0, 1)
+        pixels = decoded(path, str(path.absolute()), self.shape[1], self.size)
         if pixels.shape != self.shape[1:]:
             raise UserError(
                 f"{path.absolute()}: images must have one size, {self.shape[2]}x{self.shape[3]}, "
-                f"got {said.height}x{said.width} (height x width); set data.size=[height,width]"
+                f"got {pixels.shape[1]}x{pixels.shape[2]} (height x width); set "
+                "data.size=[height,width]"
             )
         return pixels
+
+
+def header(source: Path | BytesIO, where: str) -> tuple[str, tuple[int, int]]:
+    """Pillow's mode of an image, and its height and width after turning; nothing is decoded.
+
+    Args:
+        source: an image file, or its content.
+        where: what the error message calls it.
+
+    Raises:
+        UserError: it is no image, or has more than 8 bits a channel.
+    """
+    with _open(source, where) as image:
+        if image.mode not in (*GREY, *COLOUR):
+            raise UserError(
+                f"{where}: images must have 8 bits a channel, got Pillow's mode {image.mode}; "
+                "convert the files"
+            )
+        width, height = image.size
+        # Without the first condition, Pillow would decode a PNG to look for what follows it.
+        turned = "exif" in image.info and image.getexif().get(274) in SIDEWAYS
+        return image.mode, (width, height) if turned else (height, width)
+
+
+def decoded(
+    source: Path | BytesIO, where: str, channels: int, size: tuple[int, int] | None
+) -> npt.NDArray[np.uint8]:
+    """(channels, height, width), as ``Pictures`` says.
+
+    Args:
+        source: an image file, or its content.
+        where: what the error message calls it.
+        channels: 1 or 3.
+        size: height and width; None for its own.
+
+    Raises:
+        UserError: it cannot be decoded.
+    """
+    from PIL import Image, ImageOps
+
+    with _open(source, where) as image:
+        try:
+            if size is not None:
+                # JPEG is decoded at a half, a quarter or an eighth where that is still twice
+                # as large as needed: a photograph takes a fraction of the time.
+                image.draft(None, (2 * max(size),) * 2)
+            turned = ImageOps.exif_transpose(image)
+            if "transparency" in turned.info:
+                turned = turned.convert("RGBA")
+            said = turned.convert(MODES[channels])
+            if size is not None:
+                said = ImageOps.fit(said, (size[1], size[0]), Image.Resampling.BILINEAR)
+        except Exception as error:  # each format fails in its own way
+            raise _unreadable(where, error) from error
+    return np.asarray(said).reshape(said.height, said.width, -1).transpose(2, 0, 1)
 
 
 @cache
@@ -194,25 +227,23 @@ def formats() -> tuple[str, ...]:
     return tuple(sorted(set(Image.OPEN) - {"EPS"}))
 
 
-def _open(path: Path) -> Any:
+def _open(source: Path | BytesIO, where: str) -> Any:
     from PIL import Image
 
     try:
-        return Image.open(path, formats=formats())
+        return Image.open(source, formats=formats())
     except Exception as error:  # each format fails in its own way
-        raise _unreadable(path, error) from error
+        raise _unreadable(where, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
+def _unreadable(where: str, error: Exception) -> UserError:
     # Pillow's own words often hold the path once more.
     why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    why = " ".join(why.split()).replace(str(path), "it").replace(repr(str(path)), "it")
-    return UserError(
-        f"{path.absolute()} cannot be read as an image ({why}); repair, replace or remove it"
-    )
+    why = " ".join(why.split()).replace(repr(where), "it").replace(where, "it")
+    return UserError(f"{where} cannot be read as an image ({why}); repair, replace or remove it")
 
 
-def _each(work: Callable[[str], T], names: Iterable[str]) -> Iterator[T]:
+def each(work: Callable[[S], T], names: Iterable[S]) -> Iterator[T]:
     """What the work says of each name, in order, by several threads: Pillow lets others run."""
     with ThreadPool(min(16, 2 * (os.cpu_count() or 1))) as pool:
         yield from pool.imap(work, names, chunksize=32)

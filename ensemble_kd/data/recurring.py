@@ -1,4 +1,4 @@
-"""Training inputs that come again, so that what teachers say of them can be kept."""
+"""Inputs that come again, so that what teachers say of them can be kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Recurring:
 
     Args:
         table: the samples.
-        index: (n,) int64, ascending: the numbers of the samples, their rows in the table.
+        index: (n,) int64, ascending: the numbers of the samples, as in ``Batch.index``.
         views: how many inputs each sample has.
         augment: how they are varied; None for not at all.
         seed: seed of the augmentation.
@@ -47,12 +47,12 @@ class Recurring:
 
     @property
     def make(self) -> Callable[[Tensor, Tensor | int], Batch]:
-        """What gives the batch of some samples in a view."""
+        """What gives the batch of some rows of the table in a view."""
         return functools.partial(self.table.batch, augment=self.augment, seed=self.seed)
 
-    def inputs(self, rows: Tensor, view: int) -> Any:
-        """(b, ...) the inputs of some samples, (b,) int64, in one view."""
-        return self.make(rows, view).inputs
+    def inputs(self, index: Tensor, view: int) -> Any:
+        """(b, ...) the inputs of some samples, by number, (b,) int64, in one view."""
+        return self.make(index - self.table.first, view).inputs
 
     def chunks(self, size: int) -> Iterator[Piece]:
         """All pieces of at most ``size`` samples, in order."""
@@ -60,12 +60,12 @@ class Recurring:
             for start in range(0, len(self.index), size):
                 yield view, start, min(start + size, len(self.index))
 
-    def batches(self, pieces: Iterable[Piece], size: int) -> Iterator[Any]:
-        """(b, ...) the inputs of each piece; b is ``size``, filled up with its first samples.
+    def batches(self, pieces: Iterable[Piece], size: int) -> Iterator[Batch]:
+        """The batch of each piece, of ``size`` samples, filled up with its first ones.
 
         A matrix product of another size rounds differently: only in batches as large as those of
-        the training do networks say the same to the last bit. With ``ragged``, b is that of the
-        piece.
+        the training do networks say the same to the last bit. With ``ragged``, it is as
+        large as the piece.
 
         Args:
             pieces: in order.
@@ -73,10 +73,10 @@ class Recurring:
         """
         fetch = self.fetch or functools.partial(itertools.starmap, self.make)
         requests = ((self._rows(start, stop, size), view) for view, start, stop in pieces)
-        return (batch.inputs for batch in fetch(requests))
+        return fetch(requests)
 
     def _rows(self, start: int, stop: int, size: int) -> Tensor:
-        rows = self.index[start:stop]
+        rows = self.index[start:stop] - self.table.first
         if self.ragged:
             return rows
         return torch.cat([rows, rows[torch.arange(size - len(rows)) % len(rows)]])

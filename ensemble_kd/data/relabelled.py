@@ -23,7 +23,8 @@ class Relabelled(LightningDataModule):
     """The samples of a teacher's classes, with its labels; samples without a label stay.
 
     In training, samples of other classes give way to those of the teacher's in the same batch,
-    from the first on: batches keep their size. In validation they are left out.
+    from the first on: batches keep their size. In validation they are left out. Of samples whose
+    tokens have classes, tokens of other classes have no label.
 
     Args:
         data: the samples, with the classes of the student.
@@ -90,6 +91,8 @@ class RelabelledBatches:
         # How many of these labels the other batches of an optimiser step have is not known.
         target = target.where(mask, UNLABELLED)
         own: Batch = batch._replace(target=target, mask=mask, labels=None)
+        if foreign.ndim > 1:
+            return own
         kept = (~foreign).nonzero().flatten()
         if self.filled:
             if not len(kept):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -11,22 +11,30 @@ import numpy.typing as npt
 
 from ensemble_kd.data.splits import LabelArray, RowArray, drawn
 from ensemble_kd.errors import UserError
+from ensemble_kd.types import UNLABELLED
 
 Scale = float | Sequence[float]
 """One number, or one for each channel: for each place of the first axis of a sample."""
+
+IdArray = npt.NDArray[Any]
+"""(n,) int64 or text."""
 
 
 class Samples(NamedTuple):
     """Inputs and their labels.
 
     Attributes:
-        inputs: (n, ...) an array of uint8 or float32, or ``Pictures``, which are read when they are
-            needed; bytes stand for [0, 1] in steps of 1/255.
-        labels: (n,) int64, all in [0, classes).
+        inputs: (n, ...) an array of uint8 or float32, ``Pictures``, which are read when they are
+            needed, or ``Written``, of which the data makes tokens; bytes stand for [0, 1] in steps
+            of 1/255. In a table (n, d), NaN stands for the mean of a column in the training split.
+        labels: (n,) int64, all in [0, classes), or ``UNLABELLED`` in the training part. Of texts in
+            words: (n, w), the class of each word, ``UNLABELLED`` behind the last one as well.
+        ids: by which the user knows the samples, all different; None where only by row number.
     """
 
     inputs: Any
     labels: LabelArray
+    ids: IdArray | None = None
 
 
 class Parts(NamedTuple):
@@ -39,6 +47,10 @@ class Parts(NamedTuple):
         classes: number of classes.
         names: of the classes, in their order; empty where they have none but their numbers.
         val: the official validation part, if there is one.
+        unscaled: columns of a table that stay as they are where the training split's mean and std
+            are taken.
+        columns: of a table, for each input of a sample how it is made from the file's columns, as
+            plain values.
     """
 
     train: Samples
@@ -46,21 +58,33 @@ class Parts(NamedTuple):
     classes: int
     names: tuple[str, ...] = ()
     val: Samples | None = None
+    unscaled: Sequence[int] = ()
+    columns: Sequence[Mapping[str, Any]] = ()
+
+    def held(self) -> dict[str, Samples]:
+        """The parts that there are, by their names here."""
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: samples for name, samples in parts.items() if samples is not None}
+
+    def holding(self, held: Mapping[str, Samples]) -> Parts:
+        """These parts with other samples, by the names of ``held``."""
+        return self._replace(train=held["train"], val=held.get("val"), test=held.get("test"))
 
 
 class Source(Protocol):
     """Where data comes from.
 
     Attributes:
-        mean: what is subtracted from the inputs (in [0, 1] for images).
-        std: what they are divided by afterwards, > 0.
+        mean: what is subtracted from the inputs (in [0, 1] for images); None for that of each
+            column in the training split, or for texts.
+        std: what they are divided by afterwards, > 0; None likewise.
     """
 
     @property
-    def mean(self) -> Scale: ...
+    def mean(self) -> Scale | None: ...
 
     @property
-    def std(self) -> Scale: ...
+    def std(self) -> Scale | None: ...
 
     def load(self) -> Parts:
         """Read everything.
@@ -76,6 +100,7 @@ def checked(
     labels: npt.NDArray[np.generic],
     where: str,
     classes: int | None = None,
+    partly: bool = False,
 ) -> Samples:
     """Make sure that arrays can be learned from.
 
@@ -84,6 +109,7 @@ def checked(
         labels: (n,) integers.
         where: what the error message calls them, such as the file's path.
         classes: number of classes; None takes the largest label for the last class.
+        partly: whether labels may be ``UNLABELLED``.
 
     Raises:
         UserError: on the first thing that is wrong.
@@ -103,7 +129,7 @@ def checked(
     if int(labels.max()) > np.iinfo(np.int64).max:
         raise UserError(f"{where}: labels must fit into int64, got {labels.max()}")
     targets = labels.astype(np.int64)
-    _check_range(targets, where, classes)
+    _check_range(targets, where, classes, partly)
     if inputs.dtype == np.uint8:
         return Samples(np.ascontiguousarray(inputs, np.uint8), targets)
     if not np.issubdtype(inputs.dtype, np.floating):
@@ -123,10 +149,11 @@ def checked(
     return Samples(values, targets)
 
 
-def _check_range(labels: LabelArray, where: str, classes: int | None) -> None:
-    low, high = int(labels.min()), int(labels.max())
+def _check_range(labels: LabelArray, where: str, classes: int | None, partly: bool) -> None:
+    negative = (labels < 0) & ((labels != UNLABELLED) | (not partly))
+    low, high = int(labels[negative].min(initial=0)), int(labels.max())
     if low < 0:
-        wrong = labels < 0
+        wrong = negative
         raise UserError(
             f"{where}: labels must be >= 0, got {low} ({int(wrong.sum())} negative labels, "
             f"first in sample {int(wrong.argmax())})"
@@ -138,7 +165,8 @@ def _check_range(labels: LabelArray, where: str, classes: int | None) -> None:
             f"out of range, first in sample {int(wrong.argmax())})"
         )
     if classes is None and high < 1:
-        raise UserError(f"{where}: labels must name at least 2 classes, got only class 0")
+        got = "only class 0" if high == 0 else "no label"
+        raise UserError(f"{where}: labels must name at least 2 classes, got {got}")
 
 
 def existing(path: Path, remedy: str) -> Path:
@@ -162,7 +190,7 @@ def limited(labels: LabelArray, limit: int | None, stratified: bool, where: str)
     """The rows of a subset of ``limit`` samples, ascending.
 
     Args:
-        labels: (n,) the label of each row.
+        labels: (n,) the label of each row, or ``UNLABELLED``: such rows are a class of their own.
         limit: how many to keep; None keeps all.
         stratified: keep the shares of the classes and take the first rows of each; else simply the
             first rows.
@@ -177,4 +205,5 @@ def limited(labels: LabelArray, limit: int | None, stratified: bool, where: str)
         raise UserError(f"{where}: limit must be between 1 and {len(labels)}, got {limit}")
     if not stratified:
         return np.arange(limit)
-    return drawn(labels, limit, where=f"{where}: limit")
+    _, strata = np.unique(labels, return_inverse=True) if (labels < 0).any() else (None, labels)
+    return drawn(strata, limit, where=f"{where}: limit")

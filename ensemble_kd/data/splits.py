@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ensemble_kd.data.counter import absorb, derive, words
 from ensemble_kd.errors import UserError
+from ensemble_kd.types import UNLABELLED
 
 LabelArray = npt.NDArray[np.int64]
 RowArray = npt.NDArray[np.int64]
@@ -26,6 +27,22 @@ class Split(NamedTuple):
     train: RowArray
     val: RowArray
     test: RowArray
+
+
+def strata(labels: LabelArray, classes: int) -> tuple[LabelArray, int]:
+    """By what samples are divided, and how many such classes there are.
+
+    Args:
+        labels: (n,) classes, or (n, l) of samples that are sequences.
+        classes: number of classes.
+
+    Returns:
+        (n,) the labels themselves, or for sequences, which are not stratified, 0 for each of which
+        some place has a label, ``UNLABELLED`` for the others.
+    """
+    if labels.ndim == 1:
+        return labels, classes
+    return np.where((labels != UNLABELLED).any(axis=1), 0, UNLABELLED), 1
 
 
 def apportion(counts: RowArray, total: int, spare: int = 0) -> RowArray:
@@ -101,8 +118,10 @@ def split(
 ) -> Split:
     """Divide rows into training, validation and test, each class in proportion and in each part.
 
+    Rows without a label are for training.
+
     Args:
-        labels: (n,) classes in [0, classes).
+        labels: (n,) classes in [0, classes), or ``UNLABELLED``.
         classes: number of classes.
         val_share: share of the rows for validation; None makes no validation part.
         test_share: share of the rows for test; None makes no test part.
@@ -114,23 +133,25 @@ def split(
     """
     made = {"validation": val_share, "test": test_share}
     names = ["training", *(name for name, share in made.items() if share is not None)]
-    counts = np.bincount(labels, minlength=classes)
+    known = np.flatnonzero(labels != UNLABELLED)
+    counts = np.bincount(labels[known], minlength=classes)
     if counts.min() < len(names):
         rare = int(counts.argmin())
         listed = (", ".join(names[:-1]), names[-1])
+        few = f"class {rare} has" if classes > 1 else "labels are known of"
         raise UserError(
-            f"{where}: class {rare} has {counts[rare]} samples, at least {len(names)} are needed "
+            f"{where}: {few} {counts[rare]} samples, at least {len(names)} are needed "
             f"to put one into each of {' and '.join(filter(None, listed))}"
         )
-    rest = np.arange(len(labels))
-    test = rest[:0]
+    everything, rest = np.arange(len(labels)), known
+    val = test = known[:0]
     if test_share is not None:
-        size = max(round(test_share * len(labels)), classes)
-        spare = len(names) - 1
-        test = drawn(labels, size, derive(seed, "test"), spare, f"{where}: the test part")
-        rest = np.setdiff1d(rest, test)
-    if val_share is None:
-        return Split(rest, rest[:0], test)
-    size = max(round(val_share * len(labels)), classes)
-    chosen = drawn(labels[rest], size, derive(seed, "val"), 1, f"{where}: the validation part")
-    return Split(np.delete(rest, chosen), rest[chosen], test)
+        size = max(round(test_share * len(known)), classes)
+        spare, part = len(names) - 1, f"{where}: the test part"
+        test = known[drawn(labels[known], size, derive(seed, "test"), spare, part)]
+        rest = np.setdiff1d(known, test)
+    if val_share is not None:
+        size = max(round(val_share * len(known)), classes)
+        part = f"{where}: the validation part"
+        val = rest[drawn(labels[rest], size, derive(seed, "val"), 1, part)]
+    return Split(np.setdiff1d(everything, np.concatenate([val, test])), val, test)

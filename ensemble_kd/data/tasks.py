@@ -33,7 +33,7 @@ class Tasks(LightningDataModule):
     Raises:
         ValueError: there are no tasks, or a task has fewer than two classes or skips one.
         UserError: from ``setup`` and the properties, when a task does not name a class for each
-            class of the data.
+            class of the data, or tokens have classes and not samples.
     """
 
     def __init__(self, samples: LightningDataModule, tasks: Mapping[str, Sequence[int]]) -> None:
@@ -58,6 +58,18 @@ class Tasks(LightningDataModule):
     def classes(self) -> int:
         """Number of classes of all tasks together."""
         return sum(max(classes) + 1 for classes in self.tasks.values())
+
+    @property
+    def mean(self) -> float | tuple[float, ...] | None:
+        """What the data subtracts from its inputs; see ``InMemory``."""
+        mean: float | tuple[float, ...] | None = self.samples.mean
+        return mean
+
+    @property
+    def std(self) -> float | tuple[float, ...] | None:
+        """What it divides them by afterwards."""
+        std: float | tuple[float, ...] | None = self.samples.std
+        return std
 
     @cached_property
     def digest(self) -> str:
@@ -115,6 +127,10 @@ class Tasks(LightningDataModule):
     @cached_property
     def _labels(self) -> Tensor:
         """(classes of the data, tasks) the class, numbered through, of each class in each task."""
+        if getattr(self.samples, "per_token", False):
+            raise UserError(
+                "data.tasks: expected one class for each sample, got one for each token"
+            )
         first = 0
         columns = []
         for name, classes in self.tasks.items():

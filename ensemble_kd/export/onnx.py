@@ -7,19 +7,25 @@ import gc
 import logging
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ensemble_kd.errors import UserError
-from ensemble_kd.types import as_output
+from ensemble_kd.types import Tokens, as_output
 
 if TYPE_CHECKING:
     from torch.onnx import ONNXProgram
+
+
+TEXTS = ("input_ids", "attention_mask", "token_type_ids")
+"""Names of what a network for texts takes, as elsewhere in the field."""
+
+Parts = Mapping[str, Tensor]
 
 
 class OnnxReport(NamedTuple):
@@ -40,17 +46,18 @@ class OnnxReport(NamedTuple):
 
 
 def export_onnx(
-    network: nn.Module, example_inputs: Tensor, path: str | Path, tolerance: float = 1e-4
+    network: nn.Module, example_inputs: Any, path: str | Path, tolerance: float = 1e-4
 ) -> OnnxReport:
     """Write a network as one self-contained ONNX file, with a free batch size.
 
     The network itself is not touched: a copy of it is exported, in eval mode, in float32, from the
-    CPU. The file has one input ``inputs`` and one output ``logits``. It appears whole, under its
-    name, or not at all, and holds no paths of this machine.
+    CPU. The file has one input ``inputs``, or for texts ``input_ids``, ``attention_mask`` and
+    ``token_type_ids``, (b, l) int64 of the length of the examples, and one output ``logits``. It
+    appears whole, under its name, or not at all, and holds no paths of this machine.
 
     Args:
         network: returns logits, an ``Output`` or an object with ``.logits``.
-        example_inputs: (b, ...) one or more samples.
+        example_inputs: one or more samples, (b, ...) or ``Tokens``.
         path: the file; its folder exists.
         tolerance: how far a logit may be from the network's, as a share of the largest logit where
             that is above one.
@@ -59,16 +66,13 @@ def export_onnx(
         UserError: the network cannot be exported, or what was exported says something else.
     """
     path = Path(path)
-    if (
-        not isinstance(example_inputs, Tensor)
-        or not example_inputs.dim()
-        or not len(example_inputs)
-    ):
-        raise UserError(f"{path}: exporting needs one tensor that holds a batch of example inputs")
-    eager = _Logits(copy.deepcopy(network)).cpu().float().eval()
-    example = example_inputs.detach().cpu()
-    if example.is_floating_point():
-        example = example.float()
+    example = _named(example_inputs)
+    if any(not part.dim() or not len(part) for part in example.values()) or not example:
+        raise UserError(
+            f"{path}: exporting needs a batch of example inputs, one tensor or texts, "
+            f"got {type(example_inputs).__name__}"
+        )
+    eager = _Logits(copy.deepcopy(network), isinstance(example_inputs, Tokens)).cpu().float().eval()
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with _quiet(), _without_collection():
@@ -96,24 +100,49 @@ class _UnlikeError(Exception):
 class _Logits(nn.Module):
     """A network that returns its logits as a plain tensor, whatever else it says."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, texts: bool) -> None:
         super().__init__()
         self.network = network
+        self.texts = texts
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        return as_output(self.network(inputs)).logits
+    def forward(self, *parts: Tensor) -> Tensor:
+        if not self.texts:
+            return as_output(self.network(*parts)).logits
+        ids, mask, kinds = parts
+        unread = ids[:, :0].to(torch.uint8)
+        return as_output(self.network(Tokens(ids, mask > 0, kinds, unread))).logits
 
 
-def _program(eager: nn.Module, example: Tensor) -> ONNXProgram:
+def _named(inputs: Any) -> Parts:
+    """What the file takes, by name; nothing where that is not known."""
+    if isinstance(inputs, Tokens):
+        named = zip(TEXTS, (inputs.ids, inputs.mask, inputs.kinds), strict=True)
+        return {name: part.detach().cpu().long() for name, part in named}
+    if not isinstance(inputs, Tensor):
+        return {}
+    example = inputs.detach().cpu()
+    return {"inputs": example.float() if example.is_floating_point() else example}
+
+
+def _joined(first: Parts, second: Parts) -> Parts:
+    return {name: torch.cat([part, second[name]]) for name, part in first.items()}
+
+
+def _first(example: Parts, count: int) -> Parts:
+    return {name: part[:count] for name, part in example.items()}
+
+
+def _program(eager: nn.Module, example: Parts) -> ONNXProgram:
     # Two samples at least: with one, the exporter would take the batch size for a constant.
-    several = torch.cat([example, example])[: max(2, len(example))]
+    several = _first(_joined(example, example), max(2, _size(example)))
+    batch = {0: torch.export.Dim("batch")}
     program = torch.onnx.export(
         eager,
-        (several,),
-        input_names=["inputs"],
+        tuple(several.values()),
+        input_names=list(several),
         output_names=["logits"],
         dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamic_shapes=(tuple(batch for _ in several),),
         verbose=False,
     )
     if program is None:
@@ -124,8 +153,12 @@ def _program(eager: nn.Module, example: Tensor) -> ONNXProgram:
     return program
 
 
+def _size(example: Parts) -> int:
+    return len(next(iter(example.values())))
+
+
 def _compare(
-    eager: nn.Module, example: Tensor, file: Path, tolerance: float
+    eager: nn.Module, example: Parts, file: Path, tolerance: float
 ) -> tuple[tuple[int, ...], float]:
     """The batch sizes that were tried, and the largest difference of a logit."""
     import onnxruntime
@@ -134,19 +167,22 @@ def _compare(
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    batches = [example, example[:1], torch.cat([example, example[:1]])]
+    batches = [example, _first(example, 1), _joined(example, _first(example, 1))]
+    # What a network does not look at is no input of the file.
+    taken = {each.name for each in session.get_inputs()}
     largest = 0.0
     for batch in batches:
         with torch.inference_mode():
-            expected = eager(batch)
-        said = torch.from_numpy(session.run(["logits"], {"inputs": batch.numpy()})[0])
+            expected = eager(*batch.values())
+        fed = {name: part.numpy() for name, part in batch.items() if name in taken}
+        said = torch.from_numpy(session.run(["logits"], fed)[0])
         if said.shape != expected.shape:
             raise _UnlikeError(f"expected shape {tuple(expected.shape)}, got {tuple(said.shape)}")
         difference = (said - expected).abs().max().item()
         if not difference <= tolerance * max(1.0, expected.abs().max().item()):
-            raise _UnlikeError(f"on {len(batch)} samples a logit is off by {difference:g}")
+            raise _UnlikeError(f"on {_size(batch)} samples a logit is off by {difference:g}")
         largest = max(largest, difference)
-    return tuple(len(batch) for batch in batches), largest
+    return tuple(map(_size, batches)), largest
 
 
 @contextmanager
@@ -173,6 +209,12 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+            # LSTMs keep a list of their weights, which they make anew.
+            warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export")
+            # All parts of a text have the same batch size, under one name.
+            warnings.filterwarnings(
+                "ignore", "# The axis name: batch will not be used", UserWarning
+            )
             yield
     finally:
         registration.removeFilter(about_the_network)

@@ -26,8 +26,8 @@ from ensemble_kd.functional.merging import (
     teachers_logits,
 )
 from ensemble_kd.functional.min_norm import min_norm_weights
-from ensemble_kd.functional.precision import uncast, widened
 from ensemble_kd.functional.standardise import standardise
+from ensemble_kd.functional.uncast import uncast, widened
 from ensemble_kd.functional.unit import unit
 from ensemble_kd.functional.weights import complement, normalise, spread
 

@@ -17,6 +17,27 @@ def image_shape(inputs: Sequence[int]) -> tuple[int, int, int]:
     return channels, height, width
 
 
+def text_length(inputs: Sequence[int]) -> int:
+    """The number of tokens of one text.
+
+    Raises:
+        ValueError: it is not one positive size.
+    """
+    if len(inputs) != 1 or inputs[0] < 1:
+        raise ValueError(f"inputs must be (length,) of a text in tokens, got {list(inputs)}")
+    return inputs[0]
+
+
+def divides(heads: int, width: int, name: str = "width") -> None:
+    """Check that a width can be divided among heads.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if width % heads:
+        raise ValueError(f"{name} must be a multiple of heads = {heads}, got {width}")
+
+
 def at_least(minimum: int, **arguments: int) -> None:
     """Check arguments that are numbers of something.
 

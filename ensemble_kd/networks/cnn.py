@@ -9,6 +9,7 @@ from torch import nn
 
 from ensemble_kd.networks.arguments import at_least, image_shape, probability, sizes
 from ensemble_kd.networks.blocks import activated
+from ensemble_kd.networks.scaling import scaled
 
 
 class Cnn(nn.Sequential):
@@ -26,6 +27,7 @@ class Cnn(nn.Sequential):
         grid: side of the grid to which the last feature maps are averaged: 1 is global average
             pooling, 2 keeps a little of where things are, which helps very small networks.
         dropout: share of the features that the classifier misses while training.
+        scale: factor of the channels, rounded to whole numbers, at least 1.
 
     Raises:
         ValueError: an argument is out of range.
@@ -39,6 +41,7 @@ class Cnn(nn.Sequential):
         kernel: int = 3,
         grid: int = 1,
         dropout: float = 0.0,
+        scale: float = 1.0,
     ) -> None:
         channels, height, width = image_shape(inputs)
         widths = sizes("widths", widths)
@@ -48,7 +51,7 @@ class Cnn(nn.Sequential):
             raise ValueError(f"kernel must be odd, got {kernel}")
         stages = []
         before, side = channels, min(height, width)
-        for number, after in enumerate(widths):
+        for number, after in enumerate(scaled(widths, scale)):
             parts: OrderedDict[str, nn.Module] = OrderedDict()
             if number > 0 and side > 1:
                 parts["pool"] = nn.MaxPool2d(2)
@@ -74,3 +77,4 @@ class Cnn(nn.Sequential):
         self.kernel = kernel
         self.grid = grid
         self.dropout = dropout
+        self.scale = scale

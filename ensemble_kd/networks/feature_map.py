@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import nn
 
 from ensemble_kd.errors import UserError, nearest
+from ensemble_kd.networks.prepared import inside
 from ensemble_kd.networks.shapes import layer_shapes
 
 
@@ -40,7 +41,7 @@ def find_feature_map(
     Raises:
         UserError: no such module, its output is no map, or the network has no convolution.
     """
-    modules = {name: module for name, module in network.named_modules() if name}
+    modules = {name: module for name, module in inside(network).named_modules() if name}
     if layer is not None and layer not in modules:
         raise UserError(
             f"layers: {type(network).__name__} has no module {layer!r}{nearest(layer, modules)}"

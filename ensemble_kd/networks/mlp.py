@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from ensemble_kd.networks.arguments import at_least, probability, sizes
+from ensemble_kd.networks.scaling import scaled
 
 
 class Mlp(nn.Sequential):
@@ -23,6 +24,7 @@ class Mlp(nn.Sequential):
         hidden: units of each hidden layer.
         batch_norm: whether a BatchNorm follows each hidden layer, which then has no bias.
         dropout: share of the units that is dropped after each hidden layer while training.
+        scale: factor of the hidden units, rounded to whole numbers, at least 1.
 
     Raises:
         ValueError: an argument is out of range.
@@ -35,6 +37,7 @@ class Mlp(nn.Sequential):
         hidden: Sequence[int] = (64,),
         batch_norm: bool = True,
         dropout: float = 0.0,
+        scale: float = 1.0,
     ) -> None:
         features = math.prod(sizes("inputs", inputs))
         hidden = sizes("hidden", hidden)
@@ -42,7 +45,7 @@ class Mlp(nn.Sequential):
         probability("dropout", dropout)
         layers = []
         before = features
-        for after in hidden:
+        for after in scaled(hidden, scale):
             parts: OrderedDict[str, nn.Module] = OrderedDict()
             parts["linear"] = nn.Linear(before, after, bias=not batch_norm)
             if batch_norm:
@@ -63,3 +66,4 @@ class Mlp(nn.Sequential):
         self.hidden = hidden
         self.batch_norm = batch_norm
         self.dropout = dropout
+        self.scale = scale

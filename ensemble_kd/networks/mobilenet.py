@@ -10,6 +10,7 @@ from torch import nn
 from ensemble_kd.networks.arguments import at_least, image_shape
 from ensemble_kd.networks.blocks import Residual, activated, global_average, normalised
 from ensemble_kd.networks.initialise import initialise, small_classifier
+from ensemble_kd.networks.scaling import check_scale
 
 _STAGES = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
 """Channels at width 1, blocks and stride of each stage."""
@@ -35,29 +36,36 @@ class MobileNetV2(nn.Sequential):
         classes: number of classes.
         width: factor of the channels, > 0; the head has 1,280 channels up to width 1.
         expansion: by which factor the blocks widen, in all stages but the first.
+        scale: factor of ``width``, which it may not take below 1/16.
 
     Raises:
         ValueError: an argument is out of range.
     """
 
     def __init__(
-        self, inputs: Sequence[int], classes: int, width: float = 0.5, expansion: int = 6
+        self,
+        inputs: Sequence[int],
+        classes: int,
+        width: float = 0.5,
+        expansion: int = 6,
+        scale: float = 1.0,
     ) -> None:
         channels, _, _ = image_shape(inputs)
         at_least(2, classes=classes)
         at_least(1, expansion=expansion)
-        if not 1 / 16 <= width < float("inf"):
-            raise ValueError(f"width must be >= 1/16, got {width}")
-        first = before = int(32 * width)
+        factor = width * check_scale(scale)
+        if not 1 / 16 <= factor < float("inf"):
+            raise ValueError(f"width must be >= 1/16, got {factor}")
+        first = before = int(32 * factor)
         stages = []
         for number, (base, blocks, stride) in enumerate(_STAGES):
-            after = int(base * width)
+            after = int(base * factor)
             wider = 1 if number == 0 else expansion
             stage = [_block(before, after, stride, wider)]
             stage += [_block(after, after, 1, wider) for _ in range(blocks - 1)]
             stages.append(nn.Sequential(*stage))
             before = after
-        last = int(1280 * max(width, 1.0))
+        last = int(1280 * max(factor, 1.0))
         classifier = nn.Linear(last, classes)
         super().__init__(
             OrderedDict(
@@ -72,6 +80,7 @@ class MobileNetV2(nn.Sequential):
         self.classes = classes
         self.width = width
         self.expansion = expansion
+        self.scale = scale
         initialise(self)
         small_classifier(classifier)
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_kd.errors import UserError
+from ensemble_kd.networks.compiled import compiled_forward
 from ensemble_kd.networks.taps import INPUT, listen
-from ensemble_kd.networks.translated import translation
 from ensemble_kd.types import Output, as_output
 
 
@@ -44,7 +44,7 @@ def with_penultimate(network: nn.Module, inputs: Any) -> tuple[Output, Tensor]:
     last = classifier(network)
     if last is network:
         return as_output(network(inputs)), averaged(inputs)
-    if translation(network) is not None:
+    if compiled_forward(network) is not None:
         (tap,) = (name + INPUT for name, module in network.named_modules() if module is last)
         said = listen(network, inputs, [tap])
         return said, averaged(said.features[tap])

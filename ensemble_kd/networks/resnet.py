@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ensemble_kd.networks.arguments import at_least, image_shape, sizes
 from ensemble_kd.networks.blocks import Residual, activated, global_average, normalised
 from ensemble_kd.networks.initialise import initialise
+from ensemble_kd.networks.scaling import scaled
 
 
 class ResNet(nn.Sequential):
@@ -40,6 +41,7 @@ class ResNet(nn.Sequential):
             width.
         projection: whether a shortcut between different shapes is a 1x1 convolution with BatchNorm;
             else it drops every other row and column and fills the new channels with zeros.
+        scale: factor of the channels, rounded to whole numbers, at least 1.
 
     Raises:
         ValueError: an argument is out of range.
@@ -52,6 +54,7 @@ class ResNet(nn.Sequential):
         depth: int = 20,
         widths: Sequence[int] = (16, 16, 32, 64),
         projection: bool = True,
+        scale: float = 1.0,
     ) -> None:
         channels, _, _ = image_shape(inputs)
         widths = sizes("widths", widths)
@@ -66,18 +69,19 @@ class ResNet(nn.Sequential):
                 f"{4 * count + 2}, got {depth}"
             )
         stages = []
+        channels_of = scaled(widths, scale)
         for number in range(count):
-            before, after = widths[number], widths[number + 1]
+            before, after = channels_of[number], channels_of[number + 1]
             stride = 1 if number == 0 else 2
             first = _block(before, after, stride, projection)
             others = [_block(after, after, 1, projection) for _ in range(blocks - 1)]
             stages.append(nn.Sequential(first, *others))
         super().__init__(
             OrderedDict(
-                stem=activated(channels, widths[0]),
+                stem=activated(channels, channels_of[0]),
                 stages=nn.Sequential(*stages),
                 pool=global_average(),
-                classifier=nn.Linear(widths[-1], classes),
+                classifier=nn.Linear(channels_of[-1], classes),
             )
         )
         self.inputs = tuple(inputs)
@@ -85,6 +89,7 @@ class ResNet(nn.Sequential):
         self.depth = depth
         self.widths = widths
         self.projection = projection
+        self.scale = scale
         initialise(self)
 
 

@@ -11,15 +11,18 @@ from torch import Tensor, nn
 
 from ensemble_kd.errors import UserError
 from ensemble_kd.networks.cut import resting
+from ensemble_kd.networks.prepared import inside
+from ensemble_kd.types import Tokens
 
 
-def layer_shapes(network: nn.Module, inputs: Sequence[int]) -> list[tuple[str, tuple[int, ...]]]:
+def layer_shapes(
+    network: nn.Module, inputs: Sequence[int] | Tokens
+) -> list[tuple[str, tuple[int, ...]]]:
     """Path and output shape of every module that gives a tensor, in the order in which they end.
 
     Args:
-        network: the network; it is run once, in eval mode, on two samples of zeros, and left as it
-            was.
-        inputs: shape of one sample.
+        network: the network; it is run once, in eval mode, and left as it was.
+        inputs: some texts; or the shape of one sample, for two samples of zeros.
 
     Raises:
         UserError: the network fails on such samples.
@@ -32,17 +35,20 @@ def layer_shapes(network: nn.Module, inputs: Sequence[int]) -> list[tuple[str, t
 
     handles = [
         module.register_forward_hook(partial(note, name))
-        for name, module in network.named_modules()
+        for name, module in inside(network).named_modules()
         if name
     ]
     like = next(network.parameters(), torch.zeros(()))
     try:
         with torch.no_grad(), resting(network):
-            network(torch.zeros(2, *inputs, dtype=like.dtype, device=like.device))
+            if isinstance(inputs, Tokens):
+                network(inputs)
+            else:
+                network(torch.zeros(2, *inputs, dtype=like.dtype, device=like.device))
     except (RuntimeError, TypeError, ValueError) as failure:
+        kind = "texts" if isinstance(inputs, Tokens) else f"samples of shape {tuple(inputs)}"
         raise UserError(
-            f"{type(network).__name__} fails on samples of shape {tuple(inputs)}: "
-            f"{' '.join(str(failure).split())}"
+            f"{type(network).__name__} fails on {kind}: {' '.join(str(failure).split())}"
         ) from failure
     finally:
         for handle in handles:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ensemble_kd.networks.arguments import at_least, image_shape, sizes
 from ensemble_kd.networks.blocks import activated, global_average, normalised
+from ensemble_kd.networks.scaling import scaled
 
 
 class ShuffleNetV2(nn.Sequential):
@@ -32,6 +33,7 @@ class ShuffleNetV2(nn.Sequential):
         blocks: units of each stage that keep the shape, after the one that halves height and width.
         first: channels of the first convolution.
         features: channels of the last convolution.
+        scale: factor of all these channels; those of the stages become even numbers.
 
     Raises:
         ValueError: an argument is out of range.
@@ -45,6 +47,7 @@ class ShuffleNetV2(nn.Sequential):
         blocks: Sequence[int] = (3, 7, 3),
         first: int = 24,
         features: int = 1024,
+        scale: float = 1.0,
     ) -> None:
         channels, _, _ = image_shape(inputs)
         at_least(2, classes=classes)
@@ -55,18 +58,19 @@ class ShuffleNetV2(nn.Sequential):
         if len(blocks) != len(widths) or min(blocks) < 0:
             raise ValueError(f"blocks must be {len(widths)} numbers >= 0, got {list(blocks)}")
         stages = []
-        before = first
-        for width, count in zip(widths, blocks, strict=True):
+        stem, head = scaled((first, features), scale)
+        before = stem
+        for width, count in zip(scaled(widths, scale, multiple=2), blocks, strict=True):
             units = [ChangedHalf(width) for _ in range(count)]
             stages.append(nn.Sequential(Halved(before, width), *units))
             before = width
         super().__init__(
             OrderedDict(
-                stem=activated(channels, first, 1),
+                stem=activated(channels, stem, 1),
                 stages=nn.Sequential(*stages),
-                head=activated(before, features, 1),
+                head=activated(before, head, 1),
                 pool=global_average(),
-                classifier=nn.Linear(features, classes),
+                classifier=nn.Linear(head, classes),
             )
         )
         self.inputs = tuple(inputs)
@@ -75,6 +79,7 @@ class ShuffleNetV2(nn.Sequential):
         self.blocks = blocks
         self.first = first
         self.features = features
+        self.scale = scale
 
 
 class ChangedHalf(nn.Module):

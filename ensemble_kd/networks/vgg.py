@@ -10,6 +10,7 @@ from torch import nn
 from ensemble_kd.networks.arguments import at_least, image_shape, sizes
 from ensemble_kd.networks.blocks import global_average
 from ensemble_kd.networks.initialise import initialise, small_classifier
+from ensemble_kd.networks.scaling import scaled
 
 
 class Vgg(nn.Sequential):
@@ -32,6 +33,7 @@ class Vgg(nn.Sequential):
         widths: for each stage the channels of its convolutions.
         halved: how many stages begin with a 2x2 max pooling, counted from the second. None: all but
             the last, which is right for 32x32 images; 64x64 images want one more.
+        scale: factor of the channels, rounded to whole numbers, at least 1.
 
     Raises:
         ValueError: an argument is out of range, or the images are too small for the poolings.
@@ -43,6 +45,7 @@ class Vgg(nn.Sequential):
         classes: int,
         widths: Sequence[Sequence[int]] = ((64,), (128,), (256,), (512,), (512,)),
         halved: int | None = None,
+        scale: float = 1.0,
     ) -> None:
         channels, height, width = image_shape(inputs)
         at_least(2, classes=classes)
@@ -61,7 +64,7 @@ class Vgg(nn.Sequential):
         before = channels
         for number, stage in enumerate(widths):
             layers: list[nn.Module] = [nn.MaxPool2d(2)] if 0 < number <= poolings else []
-            for after in stage:
+            for after in scaled(stage, scale):
                 # The bias is redundant before BatchNorm; the published counts include it.
                 conv = nn.Conv2d(before, after, 3, padding=1)
                 layers += [conv, nn.BatchNorm2d(after), nn.ReLU()]
@@ -79,5 +82,6 @@ class Vgg(nn.Sequential):
         self.classes = classes
         self.widths = widths
         self.halved = halved
+        self.scale = scale
         initialise(self)
         small_classifier(classifier)

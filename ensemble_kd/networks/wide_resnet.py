@@ -10,6 +10,7 @@ from torch import nn
 from ensemble_kd.networks.arguments import at_least, image_shape, probability
 from ensemble_kd.networks.blocks import Residual, convolution, global_average
 from ensemble_kd.networks.initialise import initialise
+from ensemble_kd.networks.scaling import scaled
 
 
 class WideResNet(nn.Sequential):
@@ -32,6 +33,7 @@ class WideResNet(nn.Sequential):
         depth: number of layers with weights: 6 n + 4 for three stages of n blocks.
         widen: factor of the widths 16, 32 and 64.
         dropout: share of the feature maps' entries that is dropped in each block while training.
+        scale: factor of all channels, those of the stem too, rounded to whole numbers, at least 1.
 
     Raises:
         ValueError: an argument is out of range.
@@ -44,6 +46,7 @@ class WideResNet(nn.Sequential):
         depth: int = 16,
         widen: int = 2,
         dropout: float = 0.0,
+        scale: float = 1.0,
     ) -> None:
         channels, _, _ = image_shape(inputs)
         at_least(2, classes=classes)
@@ -52,7 +55,7 @@ class WideResNet(nn.Sequential):
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1:
             raise ValueError(f"depth must be 6 n + 4, such as 10, 16 or 28, got {depth}")
-        widths = (16, 16 * widen, 32 * widen, 64 * widen)
+        widths = scaled((16, 16 * widen, 32 * widen, 64 * widen), scale)
         stages = []
         for number in range(3):
             before, after = widths[number], widths[number + 1]
@@ -74,6 +77,7 @@ class WideResNet(nn.Sequential):
         self.depth = depth
         self.widen = widen
         self.dropout = dropout
+        self.scale = scale
         initialise(self)
         nn.init.zeros_(classifier.bias)
 

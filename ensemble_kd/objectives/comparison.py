@@ -18,7 +18,13 @@ class Comparison(ABC):
     gradient, and gives one value per sample (b,). Whatever it learns (a connector, a variance) is
     its own, so that no two teachers and no two layers share it. A value that belongs to the batch
     as a whole, such as a distance of two Gram matrices, is given as the share of each sample.
+
+    Attributes:
+        needs_mask: the module takes a third argument, (b, l) bool, true at the tokens of a text
+            that are no padding.
     """
+
+    needs_mask: bool = False
 
     @abstractmethod
     def between(self, student: Tensor, teacher: Tensor) -> nn.Module:
@@ -39,7 +45,12 @@ class JointComparison(ABC):
     The module takes two sequences of features, (b, ...) each, those of the teacher without
     gradient, and gives one value per sample (b,). The networks need not be tapped at equally many
     layers, unless the comparison says so.
+
+    Attributes:
+        needs_mask: as in ``Comparison``.
     """
+
+    needs_mask: bool = False
 
     @abstractmethod
     def across(self, students: Sequence[Tensor], teachers: Sequence[Tensor]) -> nn.Module:

@@ -14,6 +14,7 @@ from ensemble_kd.objectives.layers import Layers
 from ensemble_kd.objectives.material import Material
 from ensemble_kd.objectives.objective import Objective
 from ensemble_kd.objectives.side_by_side import side_by_side
+from ensemble_kd.objectives.tokens import of_samples, token_mask
 from ensemble_kd.types import Batch, Output, Progress
 
 
@@ -28,7 +29,8 @@ class Matched(Objective):
 
     With ``together`` the features of all teachers at a layer are put side by side, see
     ``side_by_side``, and the student is compared with the whole: sum_k w_k c. The weights then say
-    whether a sample counts, not whom it hears.
+    whether a sample counts, not whom it hears. Of sequences with a class per token, the weight of a
+    sample is the mean of those of its places.
 
     The gradient reaches the student up to its layers, and what the comparisons learn; through the
     weights it reaches a weighting that is learned. Teachers receive none.
@@ -46,7 +48,7 @@ class Matched(Objective):
 
     Raises:
         ValueError: the lists do not fit each other, or a factor is out of range or without a pair,
-            or there is no such balance.
+            or there is no such balance, or none for what compares tokens without their padding.
     """
 
     def __init__(
@@ -61,6 +63,11 @@ class Matched(Objective):
         super().__init__()
         self.comparison = comparison
         self.balance = checked_balance(balance)
+        if balance is not None and comparison.needs_mask:
+            raise ValueError(
+                f"balance must be null for {type(comparison).__name__}, which leaves padding out, "
+                f"got {balance!r}"
+            )
         self.together = together
         self.layers = Layers(student, teachers)
         if isinstance(comparison, JointComparison):
@@ -76,6 +83,7 @@ class Matched(Objective):
             raise ValueError(f"factors must be {count} numbers >= 0, got {list(self.factors)}")
         self.pairs = nn.ModuleList()
         self.met = 0
+        self.compares_tokens = comparison.needs_mask
 
     def student_taps(self) -> tuple[str, ...]:
         """The layers of the student."""
@@ -133,7 +141,11 @@ class Matched(Objective):
             raise ValueError(f"the student gave no feature {missing[0]!r} under this strategy")
         own = self._of_student(student)
         heard = self._of_teachers(teachers)
-        values = torch.stack([pair(own, t) for pair, t in zip(self.pairs, heard, strict=True)])
+        mask = (token_mask(batch, own[0]),) if self.comparison.needs_mask else ()
+        values = torch.stack(
+            [pair(own, other, *mask) for pair, other in zip(self.pairs, heard, strict=True)]
+        )
+        weights = of_samples(weights, batch)
         if weights.shape != (len(teachers), *values.shape[1:]):
             raise ValueError(
                 "weights must have the shape (teachers, samples) "
@@ -190,10 +202,12 @@ class LayerByLayer(Studied):
             if isinstance(pair, Studied):
                 pair.study(partial(_one_of, passes, number))
 
-    def forward(self, students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
-        """(b,) the weighted sum over the pairs."""
+    def forward(
+        self, students: Sequence[Tensor], teachers: Sequence[Tensor], *mask: Tensor
+    ) -> Tensor:
+        """(b,) the weighted sum over the pairs, each of which sees the mask if there is one."""
         values = [
-            factor * pair(own, other)
+            factor * pair(own, other, *mask)
             for factor, pair, own, other in zip(
                 self.factors, self.pairs, students, teachers, strict=True
             )

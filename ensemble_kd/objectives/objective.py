@@ -21,10 +21,13 @@ class Objective(nn.Module, ABC):
         needs_labels: the value means nothing for a sample without a label; ``Term`` then averages
             over the labelled samples only.
         needs_teachers: the value means nothing without a teacher.
+        compares_tokens: of texts, the student's features are compared with those of a teacher at
+            the same token: they must read the same tokens.
     """
 
     needs_labels: bool = False
     needs_teachers: bool = True
+    compares_tokens: bool = False
 
     def student_taps(self) -> tuple[str, ...]:
         """The features of the network that learns which this needs, as ``networks.taps`` has it."""

@@ -21,8 +21,8 @@ class Relation(Comparison):
 
     Source: Wang et al., MiniLMv2 (arXiv 2012.15828), equations 4 to 7, of one layer; the mean over
     heads and places in place of its sum over heads, divided by both numbers, is the same. Feature
-    maps are sequences of their places, which the paper has not. All places count: of sequences of
-    unlike length, cut the padding before the network.
+    maps are sequences of their places, which the paper has not. All places count: for texts, whose
+    padding must not, there is ``MiniLm``.
 
     Args:
         heads: number of relation heads; it must divide the widths of both features.

@@ -17,7 +17,9 @@ class Term(nn.Module):
     """An objective with its weight and its schedule: one named entry of a loss.
 
     The scalar is ``weight * schedule(fraction) * mean``, the mean being taken over the labelled
-    samples for an objective that needs labels and over all samples otherwise. Where the batch says
+    samples for an objective that needs labels and over all samples otherwise; of sequences, over
+    the places where there is something to predict (``Batch.places``) and not over padding, if the
+    objective has a value for each place. Where the batch says
     how many labels it counts for (``Batch.labels``), the sum over the labelled samples is divided
     by that: an optimiser step of several batches is then the mean over all of their labelled
     samples, and not a mean of means. A batch in which no
@@ -67,6 +69,9 @@ class Term(nn.Module):
             )
         strength = self.weight * self.schedule(progress.fraction)
         if not self.objective.needs_labels or batch.mask is None:
+            if batch.places is not None and values.shape == batch.places.shape:
+                said = torch.where(batch.places, values, values.new_zeros(()))
+                return _times(strength, said.sum() / batch.places.sum().clamp(min=1))
             return _times(strength, values.mean() if values.numel() else values.sum())
         if batch.mask.shape != values.shape:
             # Broadcasting would silently pair the wrong samples.

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ensemble_kd.files import write_whole
 from ensemble_kd.report.curves import Point
-from ensemble_kd.report.files import write_whole
 from ensemble_kd.report.results import Results
 
 if TYPE_CHECKING:

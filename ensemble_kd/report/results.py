@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 
 from ensemble_kd.errors import UserError
-from ensemble_kd.report.files import write_json
+from ensemble_kd.files import write_json
 from ensemble_kd.version import __version__
 
 if TYPE_CHECKING:
@@ -56,13 +56,19 @@ class Trained(NamedTuple):
     parameters: int
 
 
-class ScoreEntry(TypedDict):
+class AnyScores(TypedDict):
     """How good a predictor is on one split; null where it is not defined."""
 
     accuracy: float | None
     nll: float | None
     ece: float | None
     n: int
+
+
+class ScoreEntry(AnyScores, total=False):
+    """The same, and what only some evaluations measure."""
+
+    span_f1: float | None
 
 
 class PredictorEntry(TypedDict):
@@ -247,12 +253,15 @@ def _version(package: str) -> str | None:
 
 def _scores(measured: Measured, name: str) -> ScoreEntry:
     scores = measured.predictors[name]
-    return ScoreEntry(
+    entry = ScoreEntry(
         accuracy=_finite(scores.accuracy),
         nll=_finite(scores.nll),
         ece=_finite(scores.ece),
         n=scores.n,
     )
+    if scores.span_f1 is not None:
+        entry["span_f1"] = _finite(scores.span_f1)
+    return entry
 
 
 def _pair(measured: Measured, pair: tuple[str, str]) -> PairEntry:

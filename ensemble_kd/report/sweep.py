@@ -13,8 +13,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from ensemble_kd.errors import UserError
+from ensemble_kd.files import write_json
 from ensemble_kd.report.console import number, open_console, show_table, start_table
-from ensemble_kd.report.files import write_json
 from ensemble_kd.report.plots import save_figure, sweep_figure
 from ensemble_kd.report.results import Results, read_results
 

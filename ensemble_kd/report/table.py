@@ -11,7 +11,8 @@ from ensemble_kd.report.roles import Role, in_order, role
 if TYPE_CHECKING:
     from rich.table import Table
 
-COLUMNS = ("accuracy", "NLL", "ECE", "parameters", "ms/1,000", "agreement")
+COLUMNS = ("NLL", "ECE", "parameters", "ms/1,000", "agreement")
+SPANS = "span F1"
 STYLES: dict[Role, str] = {"student": "bold", "control": "dim"}
 
 
@@ -33,12 +34,14 @@ def print_results(results: Results, file: TextIO | None = None) -> None:
 
 def _table(results: Results, plain: bool) -> Table:
     predictors = results["predictors"]
-    table = start_table(("predictor", *COLUMNS), plain)
+    spans = any("span_f1" in entry["test"] for entry in predictors.values())
+    columns = ("accuracy", *([SPANS] if spans else []), *COLUMNS)
+    table = start_table(("predictor", *columns), plain)
     names = in_order(predictors)
     for name, following in zip(names, [*names[1:], None], strict=True):
         table.add_row(
             name,
-            *_cells(predictors[name], _agreement(results, name)),
+            *_cells(predictors[name], _agreement(results, name), spans),
             style=None if plain else STYLES.get(role(name)),
             end_section=following is not None and _section(following) != _section(name),
         )
@@ -55,10 +58,11 @@ def _agreement(results: Results, name: str) -> float | None:
     return pair["test"]["agreement"] if pair else None
 
 
-def _cells(entry: PredictorEntry, agreement: float | None) -> list[str]:
+def _cells(entry: PredictorEntry, agreement: float | None, spans: bool) -> list[str]:
     test, size, time = entry["test"], entry["parameters"], entry["milliseconds_per_1000"]
     return [
         number(test["accuracy"], "{:.1%}"),
+        *([number(test.get("span_f1"), "{:.1%}")] if spans else []),
         number(test["nll"], "{:.3f}"),
         number(test["ece"], "{:.3f}"),
         f"{size:,}" if size < 10**7 else f"{size / 1e6:,.1f} M",

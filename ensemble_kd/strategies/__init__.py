@@ -9,6 +9,7 @@ from ensemble_kd.strategies.disk import DiSK
 from ensemble_kd.strategies.features_first import FeaturesFirst
 from ensemble_kd.strategies.fusion import Fusion
 from ensemble_kd.strategies.kdcl import KDCL
+from ensemble_kd.strategies.layer_by_layer import LayerByLayer
 from ensemble_kd.strategies.local_targets import LocalTargets
 from ensemble_kd.strategies.multi_task import MultiTask, OfTask, OneTask
 from ensemble_kd.strategies.mutual import Mutual
@@ -17,6 +18,7 @@ from ensemble_kd.strategies.one import One
 from ensemble_kd.strategies.parallel import Parallel
 from ensemble_kd.strategies.peer_collaborative import PeerCollaborative
 from ensemble_kd.strategies.rocket import Rocket
+from ensemble_kd.strategies.self_distillation import BranchDistillation, SelfDistillation
 from ensemble_kd.strategies.strategy import Strategy
 from ensemble_kd.strategies.student_friendly import StudentFriendly
 from ensemble_kd.strategies.teacher_free import TeacherFree
@@ -27,11 +29,13 @@ __all__ = [
     "Adversarial",
     "Assistants",
     "BornAgain",
+    "BranchDistillation",
     "Codistillation",
     "Collaborative",
     "DiSK",
     "FeaturesFirst",
     "Fusion",
+    "LayerByLayer",
     "LocalTargets",
     "MultiTask",
     "Mutual",
@@ -42,6 +46,7 @@ __all__ = [
     "Parallel",
     "PeerCollaborative",
     "Rocket",
+    "SelfDistillation",
     "Strategy",
     "StudentFriendly",
     "TeacherFree",

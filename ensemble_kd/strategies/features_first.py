@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ensemble_kd.build import Node, build
+from ensemble_kd.build import Node
 from ensemble_kd.errors import UserError, nearest
-from ensemble_kd.objectives import Objective, Term
 from ensemble_kd.stage import Given, Stage
+from ensemble_kd.strategies.terms import looking, with_terms
 from ensemble_kd.strategies.two_phases import checked_share, in_two
 
 
@@ -73,7 +73,8 @@ class FeaturesFirst:
                 "got an object"
             )
         own: Mapping[str, Node] = strategy["terms"]
-        terms = own if self.first is not None or self._looking(own) else {**self.otherwise, **own}
+        alone = self.first is not None or looking(own, self.allow)
+        terms = own if alone else {**self.otherwise, **own}
         leading = self._leading(terms)
         following = [name for name in terms if name not in leading]
         if not following:
@@ -83,14 +84,14 @@ class FeaturesFirst:
             )
         first, second = in_two(last, self.FIRST, self.share)
         return (
-            replace(first, strategy=_with(strategy, terms, leading), select="last"),
-            replace(second, strategy=_with(strategy, terms, following)),
+            replace(first, strategy=with_terms(strategy, terms, leading), select="last"),
+            replace(second, strategy=with_terms(strategy, terms, following)),
         )
 
     def _leading(self, terms: Mapping[str, Node]) -> list[str]:
         """The names of the terms that go first, in their own order."""
         if self.first is None:
-            found = self._looking(terms)
+            found = list(looking(terms, self.allow))
             if not found:
                 raise UserError(
                     "objective: strategy=features_first needs a term that looks at features, as "
@@ -105,16 +106,3 @@ class FeaturesFirst:
                     f"strategy.first: the objective has no term {name!r}{nearest(name, terms)}"
                 )
         return [name for name in terms if name in self.first]
-
-    def _looking(self, terms: Mapping[str, Node]) -> list[str]:
-        """The names of the terms that look at features of the student."""
-        return [name for name, node in terms.items() if self._term(name, node).student_taps()]
-
-    def _term(self, name: str, node: Node) -> Objective:
-        term: Term = build(node, f"objective.terms.{name}", self.allow)
-        return term.objective
-
-
-def _with(strategy: Node, terms: Mapping[str, Node], names: Sequence[str]) -> Node:
-    """A strategy with some of several terms."""
-    return {**strategy, "terms": {name: terms[name] for name in names}}

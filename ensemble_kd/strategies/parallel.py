@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ensemble_kd.functional import uncast, widened
+from ensemble_kd.networks.span import freeze_outside
 from ensemble_kd.objectives import Term
 from ensemble_kd.strategies.hearing import heard
 from ensemble_kd.strategies.lesson import Lesson, detached
@@ -29,11 +30,30 @@ class Parallel(Strategy):
     Args:
         terms: what is matched, by name.
         weighting: how much each teacher counts.
+        after: path of a module of the student: it and all before it stay as they are.
+        up_to: path of a module of the student: all behind it stays as it is.
     """
 
-    def __init__(self, terms: dict[str, Term], weighting: Weighting) -> None:
+    def __init__(
+        self,
+        terms: dict[str, Term],
+        weighting: Weighting,
+        after: str | None = None,
+        up_to: str | None = None,
+    ) -> None:
         super().__init__()
         self.lesson = Lesson(terms, weighting)
+        self.after = after
+        self.up_to = up_to
+
+    def meet(self, student: nn.Module) -> None:
+        """Let only the part of the student learn that shall.
+
+        Raises:
+            ValueError: the student has no such modules.
+        """
+        if self.after is not None or self.up_to is not None:
+            freeze_outside(student, self.after, self.up_to)
 
     def players(self, student: nn.Module) -> dict[str, list[nn.Parameter]]:
         """The student; and the weighting, when it learns from what it did to the student."""

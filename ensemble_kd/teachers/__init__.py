@@ -2,6 +2,7 @@
 
 from ensemble_kd.teachers.cached import Cached, Kept, Remembered
 from ensemble_kd.teachers.ensemble import Ensemble
+from ensemble_kd.teachers.foreign import Foreign, Numbered, asked
 from ensemble_kd.teachers.frozen import Frozen
 from ensemble_kd.teachers.keeping import Keeping
 from ensemble_kd.teachers.label_space import (
@@ -9,11 +10,12 @@ from ensemble_kd.teachers.label_space import (
     Covered,
     LabelSpace,
     Translated,
+    TranslatedNumbered,
     covered,
     refined,
     translated,
 )
-from ensemble_kd.teachers.memory import Memory, Places, lifted, side_by_side
+from ensemble_kd.teachers.memory import Memory, lifted, side_by_side
 from ensemble_kd.teachers.mixture import Mixture
 from ensemble_kd.teachers.quick import Quick
 from ensemble_kd.teachers.trajectory import Trajectory
@@ -23,17 +25,20 @@ __all__ = [
     "Classes",
     "Covered",
     "Ensemble",
+    "Foreign",
     "Frozen",
     "Keeping",
     "Kept",
     "LabelSpace",
     "Memory",
     "Mixture",
-    "Places",
+    "Numbered",
     "Quick",
     "Remembered",
     "Trajectory",
     "Translated",
+    "TranslatedNumbered",
+    "asked",
     "covered",
     "lifted",
     "refined",

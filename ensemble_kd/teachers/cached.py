@@ -84,7 +84,7 @@ class Cached(Ensemble):
             said = [Output(logits.to(batch.index.device)) for logits in every]
             return tuple(map(self._translated, self.teachers, said))
         return tuple(
-            teacher(batch.inputs)
+            teacher.answer(batch)
             if known is None
             else self._translated(teacher, known.read(batch.index, batch.view))
             for teacher, known in zip(self.teachers, self.remembered, strict=True)

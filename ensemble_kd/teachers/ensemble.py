@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 
@@ -28,9 +27,9 @@ class Ensemble(nn.Module):
 
     def forward(self, batch: Batch, progress: Progress) -> tuple[Output, ...]:
         """What each teacher says of the batch: m outputs, without gradient."""
-        said = zip(self.teachers, self.own(batch.inputs), strict=True)
+        said = zip(self.teachers, self.own(batch), strict=True)
         return tuple(teacher.translated(own) for teacher, own in said)
 
-    def own(self, inputs: Any) -> tuple[Output, ...]:
-        """What each network itself says of some inputs, in its own classes."""
-        return tuple(teacher.own(inputs) for teacher in self.teachers)
+    def own(self, batch: Batch) -> tuple[Output, ...]:
+        """What each network itself says of a batch, in its own classes."""
+        return tuple(teacher.own_answer(batch) for teacher in self.teachers)

@@ -9,9 +9,9 @@ import torch
 from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from ensemble_kd.cache import Format, Writer
+from ensemble_kd.cache import Format, Places, Writer
 from ensemble_kd.teachers.ensemble import Ensemble
-from ensemble_kd.teachers.memory import Memory, Places
+from ensemble_kd.teachers.memory import Memory
 from ensemble_kd.types import Output
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Slot(Protocol):
         ...
 
 
-class InMemory:
+class MemorySlot:
     """Keeps answers in memory, in the type in which they come.
 
     Args:
@@ -80,7 +80,7 @@ class InMemory:
         return Memory(self.places, self._values)
 
 
-class OnDisk:
+class DiskSlot:
     """Keeps answers in a record.
 
     Args:
@@ -132,8 +132,8 @@ def fill(
     batches = recurring.batches(pieces, batch_size)
     for number, (piece, batch) in enumerate(zip(pieces, batches, strict=True), start=1):
         _, start, stop = piece
-        inputs = move_data_to_device(batch, torch.device(device))
-        for said, own, wanted in zip(live.own(inputs), slots, missing, strict=True):
+        here = move_data_to_device(batch, torch.device(device))
+        for said, own, wanted in zip(live.own(here), slots, missing, strict=True):
             for part, values in parts(said).items():
                 if part in own and piece in wanted[part]:
                     own[part].write(piece, values[: stop - start].cpu())

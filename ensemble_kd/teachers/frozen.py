@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_kd.networks.taps import listen
+from ensemble_kd.teachers.foreign import Numbered
 from ensemble_kd.teachers.label_space import LabelSpace
-from ensemble_kd.types import Output
+from ensemble_kd.types import Batch, Output
 
 
 class Frozen(nn.Module):
@@ -43,6 +44,16 @@ class Frozen(nn.Module):
     def forward(self, inputs: Any) -> Output:
         """Logits (*, c) and features, as ordinary tensors that carry no gradient."""
         return self.translated(self.own(inputs))
+
+    def answer(self, batch: Batch) -> Output:
+        """What it says of a batch, in the student's classes."""
+        return self.translated(self.own_answer(batch))
+
+    def own_answer(self, batch: Batch) -> Output:
+        """What the network itself says of a batch, in its own classes."""
+        if isinstance(self.network, Numbered):
+            return self.network.of(batch.index)
+        return self.own(batch.inputs)
 
     def translated(self, own: Output) -> Output:
         """What the network itself says, in the student's classes."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ensemble_kd.teachers.foreign import Numbered
 from ensemble_kd.types import Output, as_output
 
 Class = str | int
@@ -115,6 +116,9 @@ class Translated(nn.Module):
         space: what its outputs mean.
     """
 
+    network: nn.Module
+    space: LabelSpace
+
     def __init__(self, network: nn.Module, space: LabelSpace) -> None:
         super().__init__()
         self.network = network
@@ -126,9 +130,36 @@ class Translated(nn.Module):
         return said
 
 
+class TranslatedNumbered(Numbered):
+    """The same of a teacher that answers by the numbers of samples.
+
+    Args:
+        network: the teacher itself.
+        space: what its outputs mean.
+    """
+
+    network: Numbered
+    space: LabelSpace
+
+    def __init__(self, network: Numbered, space: LabelSpace) -> None:
+        super().__init__()
+        self.network = network
+        self.space = space
+
+    def of(self, index: Tensor) -> Output:
+        """Logits (b, c) in the student's classes."""
+        said: Output = self.space(self.network.of(index))
+        return said
+
+
 def translated(network: nn.Module, entries: Covered | None, classes: int) -> nn.Module:
     """A teacher in the classes of the student: itself where ``entries`` is None."""
-    return network if entries is None else Translated(network, LabelSpace(entries, classes))
+    if entries is None:
+        return network
+    space = LabelSpace(entries, classes)
+    if isinstance(network, Numbered):
+        return TranslatedNumbered(network, space)
+    return Translated(network, space)
 
 
 def refined(voice: Output, learner: Output) -> Output:

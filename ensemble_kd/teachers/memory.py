@@ -8,47 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ensemble_kd.cache import Float32, Record
+from ensemble_kd.cache import Float32, Places, Record
 from ensemble_kd.errors import UserError
 
 LIGHT = 2**28
 """Bytes up to which answers of several teachers are put side by side, which takes a copy."""
-
-
-ABSENT = -(2**61)
-"""Stands for the place of what is not there: added to any real place it is still negative."""
-
-
-class Places:
-    """Where the answer to a sample in a view lies, among those of all samples in all views.
-
-    Args:
-        index: (n,) int64, ascending: the numbers of the samples.
-        views: of each of them.
-    """
-
-    def __init__(self, index: Tensor, views: int) -> None:
-        self.samples = len(index)
-        self.views = views
-        # Numbers are mostly dense: a table finds a place faster than a search does.
-        self._table = torch.full((int(index.max()) + 1,), ABSENT)
-        self._table[index] = torch.arange(len(index))
-
-    def take(self, values: Tensor, index: Tensor, view: Tensor) -> Tensor:
-        """(b, ...) of values (views n, ...) for samples (b,) in views (b,), both int64.
-
-        Raises:
-            UserError: one of them was not kept.
-        """
-        try:
-            places = self._table.index_select(0, index.cpu()) + view.cpu() * self.samples
-            return values.index_select(0, places)
-        except IndexError as failure:
-            raise UserError(
-                f"cache: expected one of {self.samples} samples in one of {self.views} views, got "
-                f"one of which the teachers were not asked (numbers {int(index.min())} to "
-                f"{int(index.max())}): cache=off answers live"
-            ) from failure
 
 
 class Memory:
@@ -76,7 +40,7 @@ class Memory:
         Raises:
             UserError: a sample or a view was not kept.
         """
-        return self.places.take(self.values[:, self.number], index, view)
+        return self._take(self.values[:, self.number], index, view)
 
     def read_all(self, index: Tensor, view: Tensor) -> tuple[Tensor, ...]:
         """As ``read``, of all m teachers at once.
@@ -84,7 +48,17 @@ class Memory:
         Raises:
             UserError: a sample or a view was not kept.
         """
-        return self.places.take(self.values, index, view).unbind(1)
+        return self._take(self.values, index, view).unbind(1)
+
+    def _take(self, values: Tensor, index: Tensor, view: Tensor) -> Tensor:
+        try:
+            return values.index_select(0, torch.from_numpy(self.places.of(index, view)))
+        except IndexError as failure:
+            raise UserError(
+                f"cache: expected one of {self.places.samples} samples in one of "
+                f"{self.places.views} views, got one of which the teachers were not asked (numbers "
+                f"{int(index.min())} to {int(index.max())}): cache=off answers live"
+            ) from failure
 
 
 def lifted(kept: Mapping[str, Any]) -> dict[str, Memory]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
 from ensemble_kd.teachers.ensemble import Ensemble
 from ensemble_kd.teachers.frozen import Frozen
 from ensemble_kd.teachers.runtimes import Allowed, Answers, choose_together
-from ensemble_kd.types import Output
+from ensemble_kd.types import Batch, Output
 
 WORTHWHILE = 20.0
 """Seconds of answering in the plain way from which on it pays to look for a faster one."""
@@ -47,32 +46,32 @@ class Quick(Ensemble):
         self.batches = batches
         self._chosen: tuple[torch.device, Answers | None] | None = None
 
-    def own(self, inputs: Any) -> tuple[Output, ...]:
-        """What each network says of some inputs, in its own classes."""
+    def own(self, batch: Batch) -> tuple[Output, ...]:
+        """What each network says of a batch, in its own classes."""
         device = next((p.device for t in self.teachers for p in t.network.parameters()), None)
         device = device or torch.device("cpu")
         if self._chosen is None or self._chosen[0] != device:
-            self._chosen = device, self._choice(inputs)
+            self._chosen = device, self._choice(batch)
         answers = self._chosen[1]
         if answers is None:
-            return super().own(inputs)
-        return tuple(Output(logits) for logits in answers(inputs))
+            return super().own(batch)
+        return tuple(Output(logits) for logits in answers(batch.inputs))
 
-    def _choice(self, inputs: Any) -> Answers | None:
+    def _choice(self, batch: Batch) -> Answers | None:
         """The way to ask all of them; None for the plain one."""
         if self.batches is not None:
             # Twice: the first time of all is the slowest.
-            seconds = min(self._seconds(inputs) for _ in range(2))
+            seconds = min(self._seconds(batch) for _ in range(2))
             if seconds * self.batches < WORTHWHILE:
                 return None
         with torch.random.fork_rng():
             networks = [teacher.network for teacher in self.teachers]
-            together = choose_together(networks, inputs, self.allowed)
+            together = choose_together(networks, batch.inputs, self.allowed)
         self.announce(together.summary)
         return together.answers
 
-    def _seconds(self, inputs: Any) -> float:
+    def _seconds(self, batch: Batch) -> float:
         start = time.perf_counter()
-        for said in super().own(inputs):
+        for said in super().own(batch):
             said.logits.sum().item()  # waits for a device that computes by itself
         return time.perf_counter() - start

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import statistics
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import pytest
@@ -15,28 +13,17 @@ from ensemble_kd.config import compose
 from ensemble_kd.groups import options
 from ensemble_kd.paths import conf_dir
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A benchmark as a module, which finds those beside it."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+Script = Callable[[str], ModuleType]
 
 
 @pytest.fixture
-def methods(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    return script("methods", monkeypatch)
+def methods(script: Script) -> ModuleType:
+    return script("benchmarks/methods.py")
 
 
 @pytest.fixture
-def paired(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    return script("paired", monkeypatch)
+def paired(script: Script) -> ModuleType:
+    return script("benchmarks/paired.py")
 
 
 def reference_p_value(differences: Sequence[float]) -> float:
@@ -82,9 +69,9 @@ def test_every_strategy_and_weighting_is_measured_or_excused(methods: ModuleType
 
 
 def test_every_objective_is_measured_with_one_and_three_teachers_or_excused(
-    monkeypatch: pytest.MonkeyPatch,
+    script: Script,
 ) -> None:
-    objectives = script("objectives", monkeypatch)
+    objectives = script("benchmarks/objectives.py")
     settings = objectives.whole_study().settings
     for name in options([conf_dir()])["objective"]:
         for count in ("1 teacher", "3 teachers"):
@@ -92,9 +79,9 @@ def test_every_objective_is_measured_with_one_and_three_teachers_or_excused(
 
 
 @pytest.mark.parametrize("name", ["methods", "objectives", "label_spaces"])
-def test_every_setting_can_be_planned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_setting_can_be_planned(name: str, script: Script) -> None:
     """Its keys are those that exist; the data is another one, which is always there."""
-    module = script(name, monkeypatch)
+    module = script(f"benchmarks/{name}.py")
     study = module.whole_study() if name == "objectives" else module.study()
     for overrides in study.settings.values():
         compose([*(each for each in overrides if not each.startswith("data."))])

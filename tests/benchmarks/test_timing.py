@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +15,8 @@ PAGE = FOLDER / "docs" / "performance.md"
 
 
 @pytest.fixture
-def timing() -> ModuleType:
-    path = FOLDER / "benchmarks" / "timing.py"
-    spec = importlib.util.spec_from_file_location("benchmark_timing", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def timing(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("benchmarks/timing.py")
 
 
 def test_ratios_are_taken_round_by_round(timing: ModuleType) -> None:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ensemble_kd.artefact import file_digest
 from ensemble_kd.cache import DamagedError, Float32, Record, Shelf
 from ensemble_kd.errors import UserError
+from ensemble_kd.files import file_digest
 
 Fill = Callable[..., Path]
 OTHER = "ab" * 32

@@ -13,6 +13,7 @@ from ensemble_kd.config import compose
 from ensemble_kd.engine import Engine
 from ensemble_kd.errors import UserError
 from ensemble_kd.groups import options
+from ensemble_kd.networks.pretrained import folder_digest
 from ensemble_kd.paths import conf_dir
 from ensemble_kd.plan import make_plan
 from ensemble_kd.store import Store
@@ -23,8 +24,13 @@ OPTIONS = [
     for option in names
     if group != "sweep"  # a sweep is no run; test_sweep.py composes each of its values
 ]
-ON_GPU = ("trainer=gpu", "experiment=cifar100")
-"""Options that begin so need a graphics card; test_experiments.py trains the second kind."""
+SOURCES = tuple(f"teacher={name}" for name in options([conf_dir()])["source"])
+ELSEWHERE = (
+    *("trainer=gpu", "experiment=cifar100", "experiment=sst2", "experiment=wnut17"),
+    *("source=", "student=timm", *SOURCES),
+)
+"""Options that begin so need a graphics card, or are trained by test_experiments.py,
+test_text_experiments.py, test_sources.py and tests/networks/test_timm.py."""
 FILES = [path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml")]
 
 STEP = (
@@ -38,12 +44,25 @@ STEP = (
 )
 SMALL = ("teacher.members=[cnn_tiny,cnn_tiny]",)
 SMALLER = ("data.source.limit=40", "data.labelled=20")
+TEXTS = ("data=sst2", "data.tokenizer.size=60", "data.length=12")
+TEXT_NETWORKS = ("student=bert_tiny", "teacher.members=[bert_mini]")
 NEEDED = {
     "data=arrays": ("data.source.path=own.npz",),
     "data=digits_tasks": ("strategy=multi_task",),
     "data=fashion_mnist": SMALLER,
     "data=image_folder": ("data.path=images",),
+    "data=masked_sst2": (
+        *("data.samples.length=12", "student=bert_tiny", "teacher.members=[bert_tiny]"),
+    ),
     "experiment=fashion_500": SMALLER,
+    "objective=mobilebert": ("student=mobilebert", "teacher.members=[ib_bert]"),
+    "strategy=self_distillation": (*TEXTS, "student=fastbert", "teacher.members=[]"),
+    "student=transformers": (
+        "student.path=model",
+        "data.tokenizer._target_=ensemble_kd.data.Pretrained",
+        "~data.tokenizer.size",
+        "+data.tokenizer.path=model",
+    ),
     "teacher=none": ("strategy=mutual", "strategy.taught=false"),
     "weighting=confidence": ("data.labelled=null",),
     "weighting=fixed": ("weighting.weights=[1,2]",),
@@ -54,11 +73,19 @@ TASKS = ("data=digits_tasks", "strategy=multi_task")
 """These bring the teachers of their own."""
 
 
+def reads_texts(option: str) -> bool:
+    """Whether an option is made for networks that read texts, as its file says."""
+    group, _, name = option.partition("=")
+    said = (conf_dir() / group / f"{name}.yaml").read_text()
+    return "${data.vocabulary}" in said or "body" in said or "  - tinybert" in said
+
+
 @pytest.fixture(autouse=True)
-def files(fashion_root: Path, cifar_root: Path, own_folder: Path) -> None:
+def files(fashion_root: Path, cifar_root: Path, text_root: Path, own_folder: Path) -> None:
     """Small files in the places where the real data sets are looked for."""
     (own_folder.parent / "files").mkdir()
-    for root in (fashion_root / "fashion_mnist", cifar_root / "cifar100"):
+    roots = fashion_root / "fashion_mnist", cifar_root / "cifar100", text_root / "sst2"
+    for root in roots:
         root.rename(own_folder.parent / "files" / root.name)
     rng = np.random.default_rng(0)
     np.savez("own.npz", x=rng.normal(size=(90, 1, 8, 8)), y=np.arange(90) % 3)
@@ -66,6 +93,22 @@ def files(fashion_root: Path, cifar_root: Path, own_folder: Path) -> None:
         path = Path("images", str(number % 3), f"{number}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
+
+
+def write_model(folder: Path) -> None:
+    """A small pretrained network of the package transformers, with its tokenizer."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertForMaskedLM
+
+    tokens = ["[PAD]", "[UNK]", *"abcdefghijklmnopqrstuvwxyz"]
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+    BertForMaskedLM(
+        BertConfig(vocab_size=len(tokens), num_hidden_layers=1, **sizes)
+    ).save_pretrained(folder)
+    numbers = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def test_no_file_is_forgotten() -> None:
@@ -76,11 +119,17 @@ def test_no_file_is_forgotten() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*limit_val_batches")
-@pytest.mark.parametrize("option", [option for option in OPTIONS if not option.startswith(ON_GPU)])
+@pytest.mark.parametrize("option", [each for each in OPTIONS if not each.startswith(ELSEWHERE)])
 def test_every_option_trains_for_a_step(option: str) -> None:
     own_teachers = option.startswith("teacher=") or option in TASKS
-    small = () if own_teachers else SMALL
-    overrides = [option, *STEP, *small, *NEEDED.get(option, ())]
+    small: tuple[str, ...] = () if own_teachers else SMALL
+    if reads_texts(option):
+        small = (*TEXTS, *TEXT_NETWORKS)
+    # The option itself behind what it goes with: a student takes the place of the usual one.
+    overrides = [*STEP, *small, option, *NEEDED.get(option, ())]
+    if option == "student=transformers":
+        write_model(Path("model"))
+        overrides.append(f"student.sha256={folder_digest('model')}")
     plan = make_plan(compose(overrides))
     trainer_only = option == "trainer=ddp"  # its processes are started in test_trainer_and_logger
     if trainer_only:

@@ -148,7 +148,7 @@ def open_files() -> int:
 
 
 SCRIPT = """
-import functools, os, sys, torch
+import os, signal, torch
 from ensemble_kd.data import Table
 from ensemble_kd.data.ahead import Ahead
 
@@ -157,6 +157,8 @@ def make(rows, visits):
     return batch._replace(target=torch.tensor([os.getpid()]))
 
 if __name__ == "__main__":
+    # Whoever runs the tests in the background of a shell has it ignored, and so would this.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     forever = ((torch.tensor([k % 9]), k) for k in iter(int, 1))
     for number, batch in enumerate(Ahead(make, 2)(forever)):
         if number < 8:

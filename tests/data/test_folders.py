@@ -42,7 +42,7 @@ def test_classes_are_folders_and_samples_are_sorted_paths(images: Path) -> None:
     write(images, ["a/.hidden.png", ".git/a.png", "a/.cache/b.png"])
     (images / "a" / "notes.txt").write_text("hello")
     (images / "README.md").write_text("hello")
-    train, test, classes, names, val = Folders(images).load()
+    train, test, classes, names, val, *_ = Folders(images).load()
     assert (test, val) == (None, None)
     assert names == ("a", "a b", "b")
     assert classes == 3
@@ -55,7 +55,7 @@ def test_parts(images: Path) -> None:
     write(images, ["train/a/1.png", "train/b/2.png", "val/b/3.png", "test/a/4.png"])
     (images / "val" / "a").mkdir()
     source = Folders(images)
-    train, test, classes, names, val = source.load()
+    train, test, classes, names, val, *_ = source.load()
     assert test is not None
     assert val is not None
     assert (classes, names) == (2, ("a", "b"))
@@ -104,7 +104,7 @@ def test_parts_of_other_sizes(images: Path) -> None:
     write(images, ["val/a/1.png"], (4, 5))
     with pytest.raises(UserError, match=r"those of train/ are 4x4, those of val/ are 4x5"):
         Folders(images).load()
-    train, _, _, _, val = Folders(images, size=[3, 2]).load()
+    train, _, _, _, val, *_ = Folders(images, size=[3, 2]).load()
     assert val is not None
     assert train.inputs.shape == (2, 1, 3, 2)
     assert val.inputs.shape == (1, 1, 3, 2)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from ensemble_kd.build import build
 from ensemble_kd.config import compose, plain
-from ensemble_kd.data import Tasks
+from ensemble_kd.data import InMemory, Tasks, WordPiece
 from ensemble_kd.errors import UserError
 from ensemble_kd.types import UNLABELLED
 
@@ -95,3 +96,23 @@ def test_tasks_without_classes_are_refused(tasks: dict[str, list[int]], words: s
 def test_a_task_that_does_not_name_every_class_is_refused() -> None:
     with pytest.raises(UserError, match=r"data\.tasks\.parity: .* each of 10 classes .* got 3"):
         opened("data.tasks.parity=[0,1,0]").setup()
+
+
+def text_tasks(source: Any) -> Tasks:
+    samples = InMemory(source, 8, tokenizer=WordPiece(120), labelled=12)
+    return Tasks(samples, {"same": [0, 1, 2], "low": [0, 1, 1]})
+
+
+def test_texts_come_once_for_each_task(said: Callable[..., Any]) -> None:
+    tasks = text_tasks(said(60))
+    assert tasks.mean is tasks.std is None
+    alone = next(iter(tasks.samples.train_dataloader()))
+    batch = next(iter(tasks.train_dataloader()))
+    for task in (0, 1):
+        for mine, other in zip(batch.inputs.inputs, alone.inputs, strict=True):
+            assert torch.equal(mine[task::2], other)
+
+
+def test_tasks_are_of_whole_samples(tagged: Callable[..., Any]) -> None:
+    with pytest.raises(UserError, match=r"data\.tasks: expected one class for each sample"):
+        text_tasks(tagged(60)).setup()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-
-import pytest
 
 from ensemble_kd.groups import options
 from ensemble_kd.paths import conf_dir
@@ -14,18 +12,8 @@ from ensemble_kd.paths import conf_dir
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-@pytest.fixture(scope="module")
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("methods_page", DOCS / "methods_page.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_page_is_what_the_code_says(generator: ModuleType) -> None:
-    assert (DOCS / "methods.md").read_text() == generator.page(), (
+def test_the_page_is_what_the_code_says(script: Callable[[str], ModuleType]) -> None:
+    assert (DOCS / "methods.md").read_text() == script("docs/methods_page.py").page(), (
         "docs/methods.md is not current: run python docs/methods_page.py"
     )
 

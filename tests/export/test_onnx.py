@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ensemble_kd.errors import UserError
 from ensemble_kd.export import export_onnx
-from ensemble_kd.networks import Cnn, Mlp
-from ensemble_kd.types import Output
+from ensemble_kd.networks import Bert, Cnn, Mlp
+from ensemble_kd.types import Output, Tokens
 
 
 class Told(nn.Module):
@@ -103,3 +103,29 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(
 def test_without_a_batch_it_cannot_be_tried(inputs: Tensor, own_folder: Path) -> None:
     with pytest.raises(UserError, match="a batch of example inputs"):
         export_onnx(Told(), inputs, own_folder / "student.onnx")
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+def test_a_network_for_texts_takes_ids_and_masks(per_token: bool, own_folder: Path) -> None:
+    network = Bert(50, [12], 3, per_token, layers=1, width=16, heads=2, inner=32).eval()
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, 50, (5, 12), generator=generator)
+    mask = torch.arange(12) < torch.tensor([12, 3, 7, 1, 5])[:, None]
+    kinds = torch.arange(12).ge(6).long().expand(5, 12)
+    texts = Tokens(ids, mask, kinds, torch.zeros(5, 4, dtype=torch.uint8))
+
+    report = export_onnx(network, texts, own_folder / "student.onnx")
+
+    assert report.batch_sizes == (5, 1, 6)
+    session = onnxruntime.InferenceSession(str(report.path))
+    taken = {each.name: each.shape for each in session.get_inputs()}
+    assert taken == {
+        "input_ids": ["batch", 12],
+        "attention_mask": ["batch", 12],
+        "token_type_ids": ["batch", 12],
+    }
+    fed = {"input_ids": ids, "attention_mask": mask.long(), "token_type_ids": kinds}
+    said = session.run(["logits"], {name: part[:2].numpy() for name, part in fed.items()})[0]
+    with torch.no_grad():
+        expected = network(texts)[:2]
+    assert torch.allclose(torch.from_numpy(said), expected, atol=1e-5)

@@ -14,8 +14,17 @@ from torch import nn
 
 from ensemble_kd import networks
 from ensemble_kd.build import build
+from ensemble_kd.types import Tokens
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "student").rglob("*.yaml"))
+OF_TEXTS = [file for file in FILES if "${data.vocabulary}" in file.read_text()]
+COMPLETE = [file for file in OF_TEXTS if "???" not in file.read_text()]
+"""The others need a folder: test_pretrained.py."""
+OF_IMAGES = [
+    file for file in FILES if not {"???", "${data.vocabulary}"} & set(file.read_text().split())
+]
+"""Of those that need a name, see test_timm.py."""
+TEXTS = {"inputs": [64], "classes": 2, "vocabulary": 8_000, "per_token": False}
 DIGITS = {"inputs": [1, 8, 8], "classes": 10}
 CIFAR100 = {"inputs": [3, 32, 32], "classes": 100}
 
@@ -65,7 +74,7 @@ def test_there_are_files() -> None:
     assert {file.stem for file in FILES} >= COUNTS.keys() | {"cnn_tiny", "cnn_large"}
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", OF_IMAGES, ids=lambda file: file.stem)
 def test_the_network_classifies(file: Path) -> None:
     heavy = file.stem in COUNTS
     network = made(file, CIFAR100 if heavy else DIGITS, "meta" if heavy else "cpu").eval()
@@ -77,7 +86,7 @@ def test_the_network_classifies(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_argument_is_listed(file: Path) -> None:
-    arguments = node(file, DIGITS)
+    arguments = node(file, TEXTS if file in OF_TEXTS else DIGITS)
     cls = getattr(networks, arguments.pop("_target_").rpartition(".")[2])
     assert list(arguments) == list(inspect.signature(cls).parameters)
 
@@ -86,10 +95,12 @@ def test_every_argument_is_listed(file: Path) -> None:
 def test_the_first_line_says_what_it_is(file: Path) -> None:
     first = file.read_text().splitlines()[0]
     assert first.startswith("# ")
-    claimed = re.search(r"([\d,]+) parameters on digits", first)
-    assert (claimed is None) == (file.stem in COUNTS)
+    claimed = re.search(r"([\d,]+) parameters (?:on digits|with 8,000 tokens)", first)
+    if file in OF_IMAGES:
+        assert (claimed is None) == (file.stem in COUNTS)
     if claimed:
-        assert count(made(file, DIGITS)) == int(claimed[1].replace(",", ""))
+        data = TEXTS if file in OF_TEXTS else DIGITS
+        assert count(made(file, data)) == int(claimed[1].replace(",", ""))
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -99,16 +110,26 @@ def test_the_networks_for_cifar_have_their_sizes(name: str) -> None:
 
 
 def test_students_are_smaller_than_assistants_and_these_than_teachers() -> None:
-    sizes = {file.stem: count(made(file, DIGITS)) for file in FILES if file.stem not in COUNTS}
+    light = [file for file in OF_IMAGES if file.stem not in COUNTS]
+    sizes = {file.stem: count(made(file, DIGITS)) for file in light}
     assert sizes["cnn_tiny"] < sizes["cnn_small"] < sizes["cnn_medium"] < sizes["cnn_large"]
     assert 600 <= sizes["cnn_tiny"] <= 760
     teachers = (sizes["cnn_large"], sizes["mlp_large"], sizes["resnet_small"])
     assert min(teachers) > 4 * sizes["cnn_medium"]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", OF_IMAGES, ids=lambda file: file.stem)
 def test_other_images_do_as_well(file: Path) -> None:
     data = {"inputs": [1, 28, 28], "classes": 7}
     network = made(file, data, "meta").eval()
     with torch.no_grad():
         assert network(torch.zeros(2, 1, 28, 28, device="meta")).shape == (2, 7)
+
+
+@pytest.mark.parametrize("file", COMPLETE, ids=lambda file: file.stem)
+def test_the_network_reads_texts(file: Path) -> None:
+    inputs = Tokens(*[torch.ones(2, 64, dtype=torch.int64)] * 4)
+    inputs = inputs._replace(mask=torch.arange(64) < torch.tensor([[64], [5]]))
+    network = made(file, TEXTS).eval()
+    with torch.no_grad():
+        assert network(inputs).shape == (2, 2)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import cast
 
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_kd.errors import UserError
-from ensemble_kd.networks import Cnn
+from ensemble_kd.networks import Bert, Cnn
+from ensemble_kd.networks.prepared import Prepared
 from ensemble_kd.networks.taps import listen
-from ensemble_kd.types import Output
+from ensemble_kd.types import Output, Tokens
 
 
 class InPlace(nn.Module):
@@ -129,6 +131,7 @@ def test_stacked_networks_can_be_tapped_and_leak_nothing() -> None:
         ("second.preactivation", "expected a module whose output is that of an activation, got"),
         ("unused.preactivation", "expected a tensor, got nothing, for it never ran"),
         ("second.pooled", r"expected a map .* to pool, got a tensor of shape \(b, 3\)"),
+        ("second.first", r"expected a sequence .* first token, got a tensor of shape \(b, 3\)"),
     ],
 )
 def test_a_tap_that_gives_nothing_is_one_line(tap: str, words: str) -> None:
@@ -162,6 +165,32 @@ def test_sequences_are_pooled_over_their_tokens() -> None:
     features = listen(network, torch.randn(2, 3, 4), ["0", "0.pooled", "0.input.pooled"]).features
     assert torch.equal(features["0.pooled"], features["0"].mean(dim=1))
     assert features["0.input.pooled"].shape == (2, 4)
+
+
+def test_the_first_token_of_a_sequence() -> None:
+    network = nn.Sequential(nn.Linear(4, 5), nn.Flatten(), nn.Linear(15, 2))
+    features = listen(network, torch.randn(2, 3, 4), ["0", "0.first", "0.input.first"]).features
+    assert torch.equal(features["0.first"], features["0"][:, 0])
+    assert features["0.input.first"].shape == (2, 4)
+
+
+def test_padding_is_not_pooled() -> None:
+    network = Bert(20, [5], 2, layers=1, width=4, heads=2, inner=4).eval()
+    ids = torch.arange(15).view(3, 5)
+    mask = torch.arange(5) < torch.tensor([[5], [2], [0]])
+    texts = Tokens(ids, mask, torch.zeros_like(ids), torch.zeros(3, 1, dtype=torch.uint8))
+    features = listen(network, texts, ["body", "body.pooled"]).features
+    expected = [features["body"][row, :length].mean(dim=0) for row, length in enumerate([5, 2])]
+    expected.append(torch.zeros(4))
+    torch.testing.assert_close(features["body.pooled"], torch.stack(expected))
+
+    class Retokenized(nn.Module):
+        def forward(self, inputs: Tokens) -> Tensor:
+            return inputs.ids.flip(1).float().unsqueeze(2)
+
+    own = nn.Sequential(OrderedDict(states=nn.Identity(), end=nn.Flatten()))
+    features = listen(Prepared(own, Retokenized()), texts, ["states.pooled"]).features
+    torch.testing.assert_close(features["states.pooled"][:, 0], ids.float().mean(dim=1))
 
 
 def test_a_module_may_have_the_name_of_an_option() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -181,3 +182,46 @@ def test_an_objective_knows_nothing_of_mixed_precision(dtype: torch.dtype) -> No
     scalar.backward()
     assert logits.grad is not None
     assert logits.grad.dtype == dtype
+
+
+def test_of_sequences_only_places_count() -> None:
+    logits = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    places = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]], dtype=torch.bool)
+    padded = logits.clone()
+    padded[~places] = torch.nan
+    expected = [logits[i, j, 0] for i in range(3) for j in range(4) if places[i, j]]
+
+    said = _of_sequences(Own(), padded, places)
+
+    assert said == pytest.approx(float(sum(expected)) / 6)
+
+
+def test_a_value_for_a_whole_sequence_counts_once() -> None:
+    logits = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    places = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]], dtype=torch.bool)
+
+    class Whole(Own):
+        def forward(self, student: Output, *others: Any) -> Tensor:
+            return super().forward(student, *others)[:, 0]
+
+    said = _of_sequences(Whole(), logits, places)
+    assert said == pytest.approx(float(logits[:, 0, 0].mean()))
+
+
+def test_a_batch_without_a_place_gives_zero() -> None:
+    places = torch.zeros(3, 4, dtype=torch.bool)
+    term = Term(Own())
+    batch = Batch(None, torch.zeros(3, 4).long(), torch.arange(3), places, places=places)
+    said = term(Output(torch.ones(3, 4, 2)), (), torch.empty(0, 3, 4), batch, START)
+    said.backward()
+    assert said == 0
+    assert term.objective.factor.grad == 0
+
+
+def _of_sequences(objective: Objective, logits: Tensor, places: Tensor) -> float:
+    target = torch.full(places.shape, UNLABELLED)
+    mask = torch.zeros_like(places)
+    batch = Batch(None, target, torch.arange(len(places)), mask, places=places)
+    weights = torch.empty(0, *places.shape)
+    said = Term(objective)(Output(logits), (), weights, batch, START)
+    return float(said.detach())

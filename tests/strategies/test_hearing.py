@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any, get_args
 
 import pytest
@@ -14,24 +15,14 @@ from ensemble_kd.functional import Merge, log_mean_probabilities, mean_logits, m
 from ensemble_kd.objectives import Label, Soft, Term
 from ensemble_kd.strategies.hearing import heard, of_those_who_know
 from ensemble_kd.strategies.lesson import Lesson
-from ensemble_kd.teachers import LabelSpace, Mixture, covered
+from ensemble_kd.teachers import Mixture
 from ensemble_kd.types import UNLABELLED, Batch, Output, Progress
 from ensemble_kd.weightings import Confidence, Entropy, Uniform
 
-NAMES = ("ant", "bee", "cat", "dog", "elk")
+Translating = Callable[..., tuple[Tensor, Output]]
+Softmax = Callable[[list[float]], list[float]]
 START = Progress(0, 0, 0.0)
 HALVES = (["ant", "bee"], ["cat", "dog", "elk"])
-
-
-def softmax(logits: list[float]) -> list[float]:
-    powers = [math.exp(z) for z in logits]
-    return [power / sum(powers) for power in powers]
-
-
-def translated(classes: list[Any], seed: int = 0, samples: int = 3) -> tuple[Tensor, Output]:
-    generator = torch.Generator().manual_seed(seed)
-    own = torch.randn(samples, len(classes), generator=generator, dtype=torch.float64)
-    return own, LabelSpace(covered(classes, NAMES), 5)(Output(own))
 
 
 # The merge of teachers that know different classes.
@@ -96,7 +87,11 @@ OVERLAPS = [
     ),
 )
 def test_the_merge_is_over_those_who_know_a_class(
-    halves: tuple[list[str], list[str]], merge: Merge, t: float, alone: bool
+    halves: tuple[list[str], list[str]],
+    merge: Merge,
+    t: float,
+    alone: bool,
+    translated: Translating,
 ) -> None:
     said = torch.stack([translated(list(half), k)[1].logits for k, half in enumerate(halves)])
     student = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
@@ -118,7 +113,7 @@ def test_the_merge_is_over_those_who_know_a_class(
         assert (student.grad[:, unknown] == 0).all()
 
 
-def test_what_one_teacher_adds_to_all_its_logits_does_not_count() -> None:
+def test_what_one_teacher_adds_to_all_its_logits_does_not_count(translated: Translating) -> None:
     said = torch.stack([translated(list(half), k)[1].logits for k, half in enumerate(HALVES)])
     weights = torch.full((2, 3), 0.5, dtype=torch.float64)
     lifted = said + torch.tensor([3.0, -2.0])[:, None, None]
@@ -126,7 +121,7 @@ def test_what_one_teacher_adds_to_all_its_logits_does_not_count() -> None:
         torch.testing.assert_close(one.softmax(-1), other.softmax(-1))
 
 
-def test_the_ensemble_is_the_merge_of_probabilities() -> None:
+def test_the_ensemble_is_the_merge_of_probabilities(translated: Translating) -> None:
     said = [translated(list(half), k)[1].logits for k, half in enumerate(HALVES)]
     p = Mixture([nn.Identity(), nn.Identity()]).merge(said).exp()
     expected = torch.cat([said[0].softmax(-1)[:, :2], said[1].softmax(-1)[:, 2:]], dim=-1) / 2
@@ -136,7 +131,7 @@ def test_the_ensemble_is_the_merge_of_probabilities() -> None:
 # Who speaks of a sample.
 
 
-def test_who_does_not_know_the_label_does_not_speak() -> None:
+def test_who_does_not_know_the_label_does_not_speak(translated: Translating) -> None:
     voices = tuple(translated(list(half), k, 4)[1] for k, half in enumerate(HALVES))
     voices = (*voices, Output(torch.randn(4, 5, dtype=torch.float64)))
     target = torch.tensor([1, 3, UNLABELLED, 4])
@@ -148,7 +143,7 @@ def test_who_does_not_know_the_label_does_not_speak() -> None:
         assert kept[:, i].tolist() == pytest.approx(expected)
 
 
-def test_where_nobody_knows_the_label_nobody_speaks() -> None:
+def test_where_nobody_knows_the_label_nobody_speaks(translated: Translating) -> None:
     voices = (translated(["ant", "bee"])[1],)
     batch = Batch(None, torch.tensor([0, 2, 4]), torch.arange(3))
     weights = torch.ones(1, 3, dtype=torch.float64)
@@ -158,7 +153,7 @@ def test_where_nobody_knows_the_label_nobody_speaks() -> None:
 @pytest.mark.parametrize("weighting", [Uniform, Entropy, Confidence])
 @pytest.mark.parametrize("merge", get_args(Merge))
 def test_a_lesson_of_two_halves_is_finite_and_teaches_within_them(
-    weighting: Any, merge: Merge
+    weighting: Any, merge: Merge, translated: Translating
 ) -> None:
     voices = tuple(translated(list(half), k)[1] for k, half in enumerate(HALVES))
     lesson = Lesson({"soft": Term(Soft(merge=merge)), "label": Term(Label())}, weighting())
@@ -178,7 +173,7 @@ def test_a_lesson_of_two_halves_is_finite_and_teaches_within_them(
 @pytest.mark.parametrize("merge", get_args(Merge))
 @pytest.mark.parametrize("label", [None, 0, 3])
 def test_a_label_rules_out_what_the_speaking_teacher_does_not_know(
-    merge: Merge, label: int | None
+    merge: Merge, label: int | None, translated: Translating, softmax: Softmax
 ) -> None:
     """Held against all classes then, and among those that the teacher knows otherwise."""
     voices = (translated(["ant", "bee"])[1],)
@@ -197,7 +192,9 @@ def test_a_label_rules_out_what_the_speaking_teacher_does_not_know(
     assert found == pytest.approx(0.0 if label == 3 else sum(expected) / 3)
 
 
-def test_a_class_that_is_ruled_out_by_all_who_speak_has_no_probability() -> None:
+def test_a_class_that_is_ruled_out_by_all_who_speak_has_no_probability(
+    translated: Translating,
+) -> None:
     voices = tuple(translated(list(half), k)[1] for k, half in enumerate(OVERLAPS[1]))
     learner = Output(torch.randn(3, 5, dtype=torch.float64))
     target = torch.full((3,), 2)  # a cat, which both know
@@ -214,7 +211,9 @@ def test_a_class_that_is_ruled_out_by_all_who_speak_has_no_probability() -> None
     assert (alone[:, 3:] == 0).all()
 
 
-def test_who_knows_shares_equally_where_the_weighting_chose_somebody_else() -> None:
+def test_who_knows_shares_equally_where_the_weighting_chose_somebody_else(
+    translated: Translating,
+) -> None:
     voices = tuple(translated(list(half), k)[1] for k, half in enumerate(OVERLAPS[1]))
     voices = (translated(["dog", "elk"], 5)[1], *voices)
     batch = Batch(None, torch.tensor([2, 0, 4]), torch.arange(3))
@@ -225,7 +224,7 @@ def test_who_knows_shares_equally_where_the_weighting_chose_somebody_else() -> N
     assert (nobody == 0).all()
 
 
-def test_confidence_weighs_those_who_know_as_if_they_were_alone() -> None:
+def test_confidence_weighs_those_who_know_as_if_they_were_alone(translated: Translating) -> None:
     pair = tuple(Output(torch.randn(3, 5, dtype=torch.float64)) for _ in range(2))
     stranger = translated(["dog", "elk"])[1]
     batch = Batch(None, torch.tensor([0, 1, 2]), torch.arange(3))

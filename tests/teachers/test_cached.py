@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ensemble_kd.cache import Float16, Float32, Format, Sampled, TopK
+from ensemble_kd.cache import Float16, Float32, Format, Places, Sampled, TopK
 from ensemble_kd.data import Digits, InMemory, Noise
 from ensemble_kd.errors import UserError
 from ensemble_kd.networks import Cnn, Mlp
@@ -23,7 +23,6 @@ from ensemble_kd.teachers import (
     Keeping,
     LabelSpace,
     Memory,
-    Places,
     Remembered,
     covered,
     side_by_side,
@@ -202,13 +201,13 @@ def test_a_joined_memory_is_read_at_once_only_by_its_teachers_in_their_order(
     known = asked(data, teachers)
     batch = next(iter(data.train_dataloader()))
     looks: list[int] = []
-    read = Places.take
+    find = Places.of
 
-    def counted(self: Places, *arguments: Any) -> Tensor:
+    def counted(self: Places, *arguments: Any) -> Any:
         looks.append(1)
-        return read(self, *arguments)
+        return find(self, *arguments)
 
-    monkeypatch.setattr(Places, "take", counted)
+    monkeypatch.setattr(Places, "of", counted)
     for order, expected in (([0, 1, 2, 3], 1), ([1, 0, 2, 3], 4), ([0, 1], 2), ([2], 1)):
         looks.clear()
         chosen = Cached([teachers[k] for k in order], [known[k] for k in order], SIZE)

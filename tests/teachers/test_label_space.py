@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,35 +14,25 @@ from ensemble_kd.functional import merged_kl
 from ensemble_kd.teachers import Ensemble, Frozen, LabelSpace, Translated, covered, refined
 from ensemble_kd.types import UNLABELLED, Batch, Output, Progress
 
+Translating = Callable[..., tuple[Tensor, Output]]
+Softmax = Callable[[list[float]], list[float]]
 NAMES = ("ant", "bee", "cat", "dog", "elk")
 START = Progress(0, 0, 0.0)
-HALVES = (["ant", "bee"], ["cat", "dog", "elk"])
 
 
-def softmax(logits: list[float]) -> list[float]:
-    powers = [math.exp(z) for z in logits]
-    return [power / sum(powers) for power in powers]
-
-
-def translated(classes: list[Any], seed: int = 0, samples: int = 3) -> tuple[Tensor, Output]:
-    generator = torch.Generator().manual_seed(seed)
-    own = torch.randn(samples, len(classes), generator=generator, dtype=torch.float64)
-    return own, LabelSpace(covered(classes, NAMES), 5)(Output(own))
-
-
-def test_a_permutation_is_an_ordinary_teacher() -> None:
+def test_a_permutation_is_an_ordinary_teacher(translated: Translating) -> None:
     own, said = translated(["dog", "ant", "elk", "cat", "bee"])
     assert said.groups is None
     assert said.logits.tolist() == own[:, [1, 4, 3, 0, 2]].tolist()
 
 
-def test_classes_that_the_student_has_not_are_left_out() -> None:
+def test_classes_that_the_student_has_not_are_left_out(translated: Translating) -> None:
     own, said = translated(["dog", None, "ant", "elk", None, "cat", "bee"])
     assert said.groups is None
     torch.testing.assert_close(said.logits.softmax(-1), own[:, [2, 6, 5, 0, 3]].softmax(-1))
 
 
-def test_of_a_class_that_it_does_not_know_a_teacher_says_nothing() -> None:
+def test_of_a_class_that_it_does_not_know_a_teacher_says_nothing(translated: Translating) -> None:
     own, said = translated(["cat", "ant"])
     assert said.groups is not None
     assert said.groups[0].tolist() == [1, -1, 0, -1, -1]
@@ -50,7 +40,9 @@ def test_of_a_class_that_it_does_not_know_a_teacher_says_nothing() -> None:
     assert (said.logits[:, [1, 3, 4]] == -torch.inf).all()
 
 
-def test_a_coarse_class_has_the_probability_of_its_classes_together() -> None:
+def test_a_coarse_class_has_the_probability_of_its_classes_together(
+    translated: Translating,
+) -> None:
     own, said = translated([["cat", "dog", "elk"], ["ant"], "bee"])
     p = said.logits.softmax(-1)
     wholes = own.softmax(-1)
@@ -89,12 +81,8 @@ def test_every_output_needs_an_entry() -> None:
 # What a coarse teacher means to a learner.
 
 
-def reference_refined(
-    groups: list[list[int]], said: list[float], learner: list[float]
-) -> list[float]:
+def reference_refined(groups: list[list[int]], coarse: list[float], q: list[float]) -> list[float]:
     """P(g) q(c) / q(g), zero for classes of no group."""
-    q = softmax(learner)
-    coarse = softmax(said)
     found = [0.0] * 5
     for p, group in zip(coarse, groups, strict=True):
         whole = sum(q[c] for c in group)
@@ -111,19 +99,22 @@ def reference_refined(
         [["cat", "ant"], "dog", None, ["bee", "elk"]],
     ],
 )
-def test_a_coarse_teacher_says_nothing_within_its_classes(classes: list[Any]) -> None:
+def test_a_coarse_teacher_says_nothing_within_its_classes(
+    classes: list[Any], translated: Translating, softmax: Softmax
+) -> None:
     own, said = translated(classes)
     learner = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
     voice = refined(said, Output(learner))
     kept = [i for i, entry in enumerate(classes) if entry is not None]
     groups = [list(covered(classes, NAMES)[i]) for i in kept]
     for i in range(3):
-        expected = reference_refined(groups, own[i, kept].tolist(), learner[i].tolist())
+        coarse, q = softmax(own[i, kept].tolist()), softmax(learner[i].tolist())
+        expected = reference_refined(groups, coarse, q)
         assert voice.logits[i].softmax(-1).tolist() == pytest.approx(expected)
     assert not voice.logits.requires_grad
 
 
-def test_the_gradient_is_that_of_the_divergence_between_groups() -> None:
+def test_the_gradient_is_that_of_the_divergence_between_groups(translated: Translating) -> None:
     own, said = translated([["cat", "dog", "elk"], ["ant", "bee"]])
     learner = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
     voice = refined(said, Output(learner))
@@ -136,7 +127,7 @@ def test_the_gradient_is_that_of_the_divergence_between_groups() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_a_learner_that_is_sure_leaves_the_coarse_teacher_finite() -> None:
+def test_a_learner_that_is_sure_leaves_the_coarse_teacher_finite(translated: Translating) -> None:
     _, said = translated([["cat", "dog", "elk"], ["ant", "bee"]])
     for scale in (1e4, -1e4):
         learner = torch.zeros(3, 5, dtype=torch.float64)

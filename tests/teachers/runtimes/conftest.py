@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_kd.networks import Cnn, Mlp, MobileNetV2, ResNet, Vgg
+from ensemble_kd.teachers.runtimes import BnFolded, ChannelsLast, InPlace, Plain, Runtime
 
 SHAPE = [2, 8, 8]
 
@@ -19,6 +20,13 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
     "vgg": lambda: Vgg(SHAPE, 5, widths=((4,), (6, 6), (8,))),
     "mobilenet": lambda: MobileNetV2(SHAPE, 5, width=0.25),
 }
+
+ANY: tuple[Runtime, ...] = (Plain(), InPlace(), BnFolded())
+OF_IMAGES: tuple[Runtime, ...] = (ChannelsLast(), BnFolded(channels_last=True))
+PAIRS = [
+    *((way, name) for way in ANY for name in MAKERS),
+    *((way, name) for way in OF_IMAGES for name in MAKERS if name != "mlp"),
+]
 
 
 def frozen(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -43,12 +51,22 @@ def freeze() -> Callable[..., nn.Module]:
     return frozen
 
 
+def made(name: str) -> nn.Module:
+    torch.manual_seed(3)
+    return frozen(MAKERS[name]())
+
+
 @pytest.fixture(params=list(MAKERS))
 def network(request: pytest.FixtureRequest) -> nn.Module:
     """One of the architectures."""
-    torch.manual_seed(3)
-    made: nn.Module = MAKERS[request.param]()
-    return frozen(made)
+    return made(request.param)
+
+
+@pytest.fixture(params=PAIRS, ids=lambda pair: f"{pair[0].name}-{pair[1]}")
+def pair(request: pytest.FixtureRequest) -> tuple[Runtime, nn.Module]:
+    """A way that is quick to prepare, and one of the architectures that it is for."""
+    way, name = request.param
+    return way, made(name)
 
 
 @pytest.fixture

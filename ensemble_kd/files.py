@@ -1,7 +1,8 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and on the disk for certain."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -23,19 +24,51 @@ def write_whole(path: Path, content: str | bytes) -> None:
         UserError: the file system refuses.
     """
     data = content.encode() if isinstance(content, str) else content
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with unfinished.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        overwrite(path, data)
     except OSError as failure:
         raise UserError(f"cannot write {path}: {failure.strerror or failure}") from failure
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """As ``write_whole``, in a folder that is there, for callers with words of their own.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(data)
+        flush(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Have the bytes on the disk before the name is: a power cut must not leave an empty file.
+
+    Args:
+        path: a file, or a folder in which names have changed.
+
+    Raises:
+        OSError: the file system refuses.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    said = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            said.update(chunk)
+    return said.hexdigest()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

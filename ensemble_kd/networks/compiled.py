@@ -19,31 +19,31 @@ BACKEND = "inductor"
 Function = Callable[..., Any]
 
 
-class Translated:
+class CompiledForward:
     """What runs in place of a network's forward pass, and is no part of the network.
 
-    Only where gradients are recorded: in validation the network runs as it is. A batch of another
-    size is translated once more, and then all sizes are served; a batch of one sample is a case of
-    its own. Features are caught by the hooks of ``listen``, which are translated with the network:
-    for each list of taps there is a translation. Other hooks would not be called, and are refused.
+    Only where gradients are recorded: in validation the network runs as it is. For a batch of
+    another size it is compiled once more, and then serves all sizes; a batch of one sample is a
+    case of its own. Features are caught by the hooks of ``listen``, which are compiled with the
+    network, once for each list of taps. Other hooks would not be called, and are refused.
 
     Args:
         network: the network.
-        translate: makes a faster function of one.
+        compiler: makes a faster function of one.
     """
 
-    def __init__(self, network: nn.Module, translate: Callable[[Function], Function]) -> None:
+    def __init__(self, network: nn.Module, compiler: Callable[[Function], Function]) -> None:
         self.calls = 0
         self._network = network
         self._parts = list(network.modules())
-        self._translate = translate
+        self._compiler = compiler
         self._runs: dict[tuple[str, ...], Function] = {}
 
     def __call__(self, *inputs: Any) -> Any:
         """What the network returns."""
         if not torch.is_grad_enabled():
             return self._network._call_impl(*inputs)
-        return self._run((), lambda: self._translate(_own_code(self._network, None)), *inputs)
+        return self._run((), lambda: self._compiler(_own_code(self._network, None)), *inputs)
 
     def listen(
         self,
@@ -73,10 +73,10 @@ class Translated:
                 for key, hook in hooks.items()
                 if key not in before
             ]
-        run = self._translate(_own_code(self._network, caught))
+        run = self._compiler(_own_code(self._network, caught))
 
         def listening(*inputs: Any) -> Any:
-            # The same hooks under the same keys in every call: translated code looks them up there.
+            # The same hooks under the same keys in every call: compiled code looks them up there.
             for hooks, key, hook in ours:
                 hooks[key] = hook
             try:
@@ -93,7 +93,7 @@ class Translated:
         if any(self._hooks()):
             raise UserError(
                 f"compile: expected a network that nobody listens to, got {self._name} with hooks, "
-                "which translated code does not call: compile=false"
+                "which compiled code does not call: compile=false"
             )
         with warnings.catch_warnings():
             # The compiler's remarks on its own insides.
@@ -120,32 +120,32 @@ class Translated:
         return type(self._network).__name__
 
 
-def translation(network: nn.Module) -> Translated | None:
+def compiled_forward(network: nn.Module) -> CompiledForward | None:
     """What runs in place of a network's forward pass, if anything does."""
     found = network.__dict__.get("_compiled_call_impl")
-    return found if isinstance(found, Translated) else None
+    return found if isinstance(found, CompiledForward) else None
 
 
 @contextmanager
-def translating(
-    networks: Iterable[nn.Module], translate: Callable[[Function], Function] | None = None
-) -> Iterator[list[Translated]]:
+def compiling(
+    networks: Iterable[nn.Module], compiler: Callable[[Function], Function] | None = None
+) -> Iterator[list[CompiledForward]]:
     """Networks that run through ``torch.compile``, as long as this lasts.
 
     Their weights, names and modules stay as they are; copies of them are ordinary networks.
 
     Args:
         networks: the networks.
-        translate: makes a faster function of one; ``torch.compile`` if not given.
+        compiler: makes a faster function of one; ``torch.compile`` if not given.
     """
-    translated = [Translated(network, translate or _compile) for network in networks]
+    compiled = [CompiledForward(network, compiler or _compile) for network in networks]
     try:
-        for each in translated:
+        for each in compiled:
             # Where nn.Module.compile keeps its own, which is neither copied nor pickled.
             each._network._compiled_call_impl = each
-        yield translated
+        yield compiled
     finally:
-        for each in translated:
+        for each in compiled:
             each._network.__dict__.pop("_compiled_call_impl", None)
 
 

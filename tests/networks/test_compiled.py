@@ -1,4 +1,4 @@
-"""Networks that are translated while they learn, and say and learn what they did."""
+"""Networks that are compiled while they learn, and say and learn what they did."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_kd.errors import UserError
-from ensemble_kd.networks import translated as module
+from ensemble_kd.networks import compiled as module
+from ensemble_kd.networks.compiled import compiled_forward, compiling
 from ensemble_kd.networks.penultimate import with_penultimate
 from ensemble_kd.networks.taps import listen
-from ensemble_kd.networks.translated import translating, translation
 
 TAPS: tuple[tuple[str, ...], ...] = (
     (),
@@ -73,7 +73,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def test_features_and_gradients_are_those_of_the_network(graphs: list[object]) -> None:
     networks = [seeded(4), seeded(4), seeded(5)]
     plain = copy.deepcopy(networks)
-    with translating(networks):
+    with compiling(networks):
         for size in (8, 5, 8):
             for taps in TAPS:
                 for one, other in zip(networks, plain, strict=True):
@@ -89,9 +89,9 @@ def test_features_and_gradients_are_those_of_the_network(graphs: list[object]) -
         assert all(torch.equal(state[name], expected[name]) for name in state)
 
 
-def test_sizes_are_not_translated_each_by_itself(graphs: list[object]) -> None:
+def test_sizes_are_not_compiled_each_by_itself(graphs: list[object]) -> None:
     network = seeded()
-    with translating([network]):
+    with compiling([network]):
         for size in (8, 8):
             learned(network, batch(size), ())
         assert len(graphs) == 1
@@ -103,7 +103,7 @@ def test_sizes_are_not_translated_each_by_itself(graphs: list[object]) -> None:
 
 def test_without_gradient_it_runs_as_it_is(graphs: list[object]) -> None:
     network = seeded().eval()
-    with translating([network]) as (own,), torch.no_grad():
+    with compiling([network]) as (own,), torch.no_grad():
         said = listen(network, batch(4), TAPS[1])
         assert torch.equal(network(batch(4)), said.logits)
         assert list(said.features) == list(TAPS[1])
@@ -114,10 +114,10 @@ def test_without_gradient_it_runs_as_it_is(graphs: list[object]) -> None:
 def test_the_features_of_the_classifier(graphs: list[object]) -> None:
     network = seeded()
     output, features = with_penultimate(network, batch(4))
-    with translating([network]):
+    with compiling([network]):
         now, found = with_penultimate(network, batch(4))
         alone = nn.Linear(6, 3)
-        with translating([alone]):
+        with compiling([alone]):
             with_penultimate(alone, torch.randn(2, 6))
     assert torch.equal(now.logits, output.logits)
     assert torch.equal(found, features)
@@ -127,28 +127,28 @@ def test_the_features_of_the_classifier(graphs: list[object]) -> None:
 def test_copies_are_ordinary_networks_and_nothing_is_left_behind(graphs: list[object]) -> None:
     network = seeded()
     before = set(network.__dict__)
-    with translating([network]):
+    with compiling([network]):
         learned(network, batch(4), TAPS[2])
-        assert translation(network) is not None
+        assert compiled_forward(network) is not None
         for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
-            assert translation(other) is None
+            assert compiled_forward(other) is None
             assert torch.equal(other(batch(4)), network(batch(4)))
         # In between nobody listens.
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
-    assert translation(network) is None
+    assert compiled_forward(network) is None
     assert set(network.__dict__) == before
 
 
 def test_they_are_ordinary_again_after_a_failure() -> None:
     network = seeded()
-    with pytest.raises(KeyError), translating([network]):
+    with pytest.raises(KeyError), compiling([network]):
         raise KeyError
-    assert translation(network) is None
+    assert compiled_forward(network) is None
 
 
 def test_hooks_that_would_not_be_called_are_refused(graphs: list[object]) -> None:
     network = seeded()
-    with translating([network]):
+    with compiling([network]):
         network(batch(4))
         handle = network.stage.register_forward_hook(lambda *_: None)
         for taps in TAPS:
@@ -163,7 +163,7 @@ def test_a_compiler_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
         raise RuntimeError("g++:\n internal error")
 
     monkeypatch.setattr(module, "BACKEND", broken)
-    with translating([seeded()] * 1) as (own,), pytest.raises(UserError) as refusal:
+    with compiling([seeded()] * 1) as (own,), pytest.raises(UserError) as refusal:
         own(batch(4))
     assert str(refusal.value).startswith("compile: torch.compile failed on Small: ")
     assert "internal error" in str(refusal.value)
@@ -174,12 +174,12 @@ def test_a_compiler_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
 def test_each_list_of_taps_has_code_of_its_own() -> None:
     given: list[Callable[..., Any]] = []
 
-    def translate(function: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
         given.append(function)
         return functools.partial(function)
 
     networks = [seeded(4), seeded(4)]
-    with translating(networks, translate):
+    with compiling(networks, counted):
         for network in networks:
             for taps in (*TAPS, *TAPS):
                 listen(network, batch(2), taps)

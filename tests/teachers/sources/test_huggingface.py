@@ -1,0 +1,306 @@
+"""Networks of transformers: how they read texts and images, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ensemble_kd.networks.prepared import Prepared, inside
+from ensemble_kd.networks.taps import listen
+from ensemble_kd.teachers.sources import HuggingFace, Preprocess, Told
+from ensemble_kd.teachers.sources.reading import Reading
+
+Refusal = Callable[[Callable[[], object]], str]
+
+
+def edited(folder: Path, file: str = "config.json", **changes: Any) -> None:
+    said = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**said, **changes}))
+
+
+def reading(case: Any) -> Reading:
+    network = case.source.load(case.told).network
+    assert isinstance(network, Prepared)
+    assert isinstance(network.prepare, Reading)
+    return network.prepare
+
+
+def test_the_tokens_of_the_data_are_taken_when_they_are_the_same(make: Any) -> None:
+    case = make("huggingface_texts")
+    given = reading(case)(case.inputs)
+    assert torch.equal(given["input_ids"], case.inputs.ids)
+    assert torch.equal(given["token_type_ids"], case.inputs.kinds)
+    assert case.inputs.kinds.any()
+    # The text is not even looked at.
+    blank = case.inputs._replace(text=torch.zeros_like(case.inputs.text))
+    assert torch.equal(reading(case)(blank)["input_ids"], case.inputs.ids)
+
+
+def test_padding_of_the_data_becomes_that_of_the_network(make: Any) -> None:
+    case = make("huggingface_texts")
+    other = case.inputs._replace(ids=case.inputs.ids.masked_fill(~case.inputs.mask, 5))
+    assert torch.equal(reading(case)(other)["input_ids"], case.inputs.ids)
+
+
+def test_another_tokenizer_reads_the_text(make: Any) -> None:
+    case = make("huggingface_other_tokens")
+    own = reading(case)
+    given = own(case.inputs)
+    assert given["input_ids"].shape == (6, 9)
+    # Its padding stands in front.
+    lengths = given["attention_mask"].sum(dim=1)
+    assert lengths.min() < 9
+    for row, length in enumerate(lengths.tolist()):
+        assert given["attention_mask"][row, -length:].all()
+        assert (given["input_ids"][row, : 9 - length] == 0).all()
+    # The numbers of the data's tokens do not matter, and nothing is read twice.
+    blind = case.inputs._replace(ids=torch.zeros_like(case.inputs.ids))
+    own.encoder.tokenizer.no_truncation()
+    assert torch.equal(own(blind)["input_ids"], given["input_ids"])
+
+
+def test_a_network_that_pads_on_the_left_reads_the_text_whatever_the_tokenizer(
+    make: Any, tmp_path: Path
+) -> None:
+    case = make("huggingface_texts")
+    edited(tmp_path / "teacher", "tokenizer_config.json", padding_side="left")
+    own = reading(case)
+    assert not own.as_given
+    given = own(case.inputs)
+    assert torch.equal(given["attention_mask"].flip(1), case.inputs.mask.long())
+
+
+def test_what_it_has_read_travels_with_no_copy(make: Any) -> None:
+    case = make("huggingface_other_tokens")
+    own = reading(case)
+    empty = len(pickle.dumps(own.encoder))
+    own(case.inputs)
+    assert len(pickle.dumps(own.encoder)) == empty
+
+
+def test_a_batch_has_one_length_whatever_is_in_it(make: Any) -> None:
+    case = make("huggingface_other_tokens")
+    own = reading(case)
+    alone = own(type(case.inputs)(*(part[:1] for part in case.inputs)))
+    assert alone["input_ids"].shape == (1, 9)
+    assert torch.equal(alone["input_ids"], own(case.inputs)["input_ids"][:1])
+
+
+def test_names_of_the_classes(make: Any) -> None:
+    case = make("huggingface_texts")
+    assert case.source.load(case.told).names == ("cat", "bee", "ant")
+    generic = make("huggingface_other_tokens", folder="generic")
+    assert generic.source.load(generic.told).names is None
+
+
+def test_layers_are_named_as_in_the_network_itself(make: Any) -> None:
+    case = make("huggingface_texts")
+    network = case.source.load(case.told).network
+    with torch.no_grad():
+        said = listen(network, case.inputs, ["bert.encoder.layer.1", "bert.pooler.activation"])
+    assert said.features["bert.encoder.layer.1"].shape == (6, 12, 16)
+    assert said.features["bert.pooler.activation"].shape == (6, 16)
+    assert type(inside(network)).__name__ == "BertForSequenceClassification"
+
+
+def test_arguments_and_files_are_in_the_digest(make: Any, tmp_path: Path) -> None:
+    case = make("huggingface_other_tokens")
+    first = case.source.load(case.told).digest
+    assert replace(case.source, length=10).load(case.told).digest != first
+    assert replace(case.source, attention="eager").load(case.told).digest != first
+    edited(tmp_path / "teacher", "tokenizer_config.json", something="else")
+    assert case.source.load(case.told).digest != first
+
+
+def test_nothing_random_stands_in_for_missing_weights(make: Any, refusal: Refusal) -> None:
+    from transformers import BertModel
+
+    case = make("huggingface_texts")
+    folder = Path(case.source.path)
+    config = (folder / "config.json").read_text()
+    BertModel.from_pretrained(folder).save_pretrained(folder)
+    (folder / "config.json").write_text(config)
+    said = refusal(lambda: case.source.load(case.told))
+    assert "2 missing: classifier.bias, classifier.weight" in said
+    edited(folder, hidden_size=8, num_attention_heads=2)
+    assert "wrong shapes: bert.embeddings" in refusal(lambda: case.source.load(case.told))
+
+
+def test_the_architecture_says_what_it_is_for(make: Any, refusal: Refusal) -> None:
+    case = make("huggingface_texts")
+    folder = Path(case.source.path)
+    edited(folder, architectures=None)
+    assert "say task: image-classification" in refusal(lambda: case.source.load(case.told))
+    replace(case.source, task="text-classification").load(case.told)
+    edited(folder, architectures=["BertForMaskedLM"])
+    assert "expected a classifier, got BertForMaskedLM" in refusal(
+        lambda: case.source.load(case.told)
+    )
+
+
+def test_data_of_another_kind(make: Any, refusal: Refusal) -> None:
+    case, images = make("huggingface_texts"), make("huggingface_images", folder="images")
+
+    def line(source: HuggingFace, told: Told) -> str:
+        return refusal(lambda: source.load(told))
+
+    assert "expected data for text-classification, got images" in line(case.source, images.told)
+    assert "got texts with a class for each text" in line(images.source, case.told)
+    assert "got texts with a class for each token" in line(
+        case.source, replace(case.told, per_token=True)
+    )
+
+
+def test_one_line_for_each_mistake(make: Any, tmp_path: Path, refusal: Refusal) -> None:
+    case = make("huggingface_texts")
+    whole = Path(case.source.path)
+
+    def line(change: Callable[[Path], object], told: Told = case.told, **arguments: Any) -> str:
+        folder = tmp_path / "broken"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(whole, folder)
+        change(folder)
+        return refusal(lambda: HuggingFace(str(folder), **arguments).load(told))
+
+    def cut(name: str, share: float) -> Callable[[Path], object]:
+        content = (whole / name).read_bytes()
+        return lambda f: (f / name).write_bytes(content[: int(share * len(content))])
+
+    assert "expected a tokenizer such as tokenizer.json, found none" in line(
+        lambda f: (f / "tokenizer.json").unlink()
+    )
+    assert "the tokenizer cannot be loaded" in line(cut("tokenizer.json", 0.5))
+    assert "expected config.json" in line(lambda f: (f / "config.json").unlink())
+    assert "config.json: " in line(cut("config.json", 0.5))
+    assert "the network cannot be loaded" in line(cut("model.safetensors", 0.5))
+    assert "the network cannot be loaded" in line(cut("model.safetensors", 0))
+    assert "expected weights as safetensors, found none" in line(
+        lambda f: (f / "model.safetensors").unlink()
+    )
+    assert "got pytorch_model.bin; nothing is unpickled" in line(
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin")
+    )
+    assert "expected a classifier of two or more classes" in line(
+        lambda f: edited(f, problem_type="multi_label_classification")
+    )
+
+    def unpadded(folder: Path) -> None:
+        edited(folder, "tokenizer_config.json", pad_token=None)
+        edited(folder, pad_token_id=None)
+
+    assert "expected a tokenizer with a token for padding, got one without" in line(unpadded)
+    longer = replace(case.told, inputs=(99,))
+    assert "data.length: expected at most 16 tokens, got 99" in line(lambda f: None, longer)
+
+
+def test_another_tokenizer_has_no_classes_for_tokens_of_the_data(
+    make: Any, refusal: Refusal
+) -> None:
+    case, other = make("huggingface_tokens"), make("huggingface_other_tokens", folder="other")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(Path(other.source.path, name), Path(case.source.path, name))
+    said = refusal(lambda: case.source.load(case.told))
+    assert "its tokenizer is not that of the data, where each token has a class" in said
+    long = replace(other.source, length=17)
+    assert "length: expected at most 16" in refusal(lambda: long.load(other.told))
+
+
+def test_a_hub_needs_a_revision_that_stays(refusal: Refusal) -> None:
+    told = Told((3, 8, 8), ("a", "b"))
+
+    def line(path: str, revision: str | None = None) -> str:
+        return refusal(lambda: HuggingFace(path, revision).load(told))
+
+    for revision in (None, "main"):
+        said = line("somebody/network", revision)
+        assert "somebody/network: no such folder; as the id of a repository on the hub" in said
+        assert f"a commit or a tag, which stays what it is, got {revision!r}" in said
+    assert "./network: expected a folder, found none" in line("./network")
+    assert "not on the hub" in line("somebody/network", "0" * 40)
+
+
+class TestImages:
+    def edit(self, case: Any, **changes: Any) -> None:
+        edited(Path(case.source.path), "preprocessor_config.json", **changes)
+
+    def steps(self, case: Any) -> Preprocess:
+        network: Any = case.source.load(case.told).network
+        found: Preprocess = network.prepare[1].preprocess
+        return found
+
+    @pytest.mark.parametrize(
+        ("kind", "changes"),
+        [
+            ("ViT", {"size": {"height": 8, "width": 8}, "resample": 3}),
+            ("ViT", {"size": {"height": 8, "width": 8}, "do_normalize": False}),
+            ("ViT", {"size": {"height": 8, "width": 8}, "rescale_factor": 0.01, "resample": 0}),
+            ("DeiT", {"size": {"height": 12, "width": 10}, "crop_size": {"height": 8, "width": 8}}),
+            ("Bit", {"size": {"shortest_edge": 9}, "crop_size": {"height": 8, "width": 8}}),
+            ("CLIP", {"size": {"shortest_edge": 8}, "crop_size": {"height": 8, "width": 8}}),
+            ("ConvNext", {"size": {"shortest_edge": 8}, "crop_pct": 0.7}),
+            ("ConvNext", {"size": {"shortest_edge": 400}, "resample": 2}),
+            ("Beit", {"size": {"height": 10, "width": 10}, "do_center_crop": False}),
+        ],
+    )
+    def test_does_what_the_processor_does(
+        self, kind: str, changes: dict[str, Any], tmp_path: Path
+    ) -> None:
+        import transformers
+
+        from ensemble_kd.teachers.sources.image_processor import own_preprocess
+        from ensemble_kd.teachers.sources.preprocess import preparing
+
+        said = {"image_processor_type": f"{kind}ImageProcessor", **changes}
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+        processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
+        config = transformers.ViTConfig(num_channels=3)
+        preprocess = own_preprocess(transformers, tmp_path, config)
+        # Away from black and white, where Pillow cuts bicubic overshoot between its two passes.
+        raw = torch.randint(64, 192, (2, 3, 14, 11), dtype=torch.uint8)
+        expected = processor(list(raw.numpy()), return_tensors="pt")["pixel_values"]
+        told = Told((3, 14, 11), ("a", "b"))
+        found = preparing(preprocess, told)(raw / 255)
+        assert found.shape == expected.shape
+        # It rounds to bytes where it resizes, after widths and after heights.
+        step = preprocess.scale / 255 / float(torch.tensor(preprocess.std).min())
+        assert (found - expected).abs().max() <= 1.3 * step
+
+    def test_its_own_may_be_replaced(self, make: Any) -> None:
+        case = make("huggingface_images")
+        source = replace(case.source, preprocess=Preprocess(size=(8, 8)))
+        assert self.steps(replace(case, source=source)) == Preprocess(size=(8, 8))
+        assert source.load(case.told).digest != case.source.load(case.told).digest
+
+    def test_what_is_refused(self, make: Any, refusal: Refusal) -> None:
+        case = make("huggingface_images")
+        file = Path(case.source.path, "preprocessor_config.json")
+
+        def line() -> str:
+            return refusal(lambda: case.source.load(case.told))
+
+        self.edit(case, resample=1)
+        assert (
+            "expected resample to be one of 0 (nearest), 2 (bilinear), 3 (bicubic), got 1" in line()
+        )
+        self.edit(case, resample=2, size={"longest_edge": 8})
+        assert "preprocessor_config.json: " in line()
+        self.edit(case, image_processor_type="LevitImageProcessor")
+        assert "LevitImageProcessor has steps of its own that are not known here" in line()
+        file.write_text("{")
+        assert "preprocessor_config.json: " in line()
+        file.unlink()
+        assert "expected preprocessor_config.json" in line()
+        assert "say it with preprocess" in line()
+
+
+def test_length_out_of_range() -> None:
+    with pytest.raises(ValueError, match="length must be >= 1"):
+        HuggingFace("folder", length=0)
