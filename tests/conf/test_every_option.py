@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -50,10 +51,26 @@ NEEDED = {
     "data=arrays": ("data.source.path=own.npz",),
     "data=digits_tasks": ("strategy=multi_task",),
     "data=fashion_mnist": SMALLER,
+    "data=huggingface": (
+        *("data.source.path=saved", "data.source.text=[sentence]", "data.length=12"),
+        *("data.tokenizer={_target_: ensemble_kd.data.WordLevel}", *TEXT_NETWORKS),
+    ),
     "data=image_folder": ("data.path=images",),
     "data=masked_sst2": (
         *("data.samples.length=12", "student=bert_tiny", "teacher.members=[bert_tiny]"),
     ),
+    "data=own": ("data._target_=own_data.Data", "allow=[own_data]"),
+    "data=sst2": (*TEXTS[1:], *TEXT_NETWORKS),
+    "data=table": (
+        *("data.source.path=own.csv", "data.source.exclude=[sentence]"),
+        *("student=mlp_small", "teacher.members=[mlp_small]"),
+    ),
+    "data=text": (
+        *("data.source.path=own.csv", "data.source.text=[sentence]"),
+        *(*TEXTS[1:], *TEXT_NETWORKS),
+    ),
+    "data=wnut17": (*TEXTS[1:], *TEXT_NETWORKS),
+    "data=words": ("data.source.path=own.conll", *TEXTS[1:], *TEXT_NETWORKS),
     "experiment=fashion_500": SMALLER,
     "objective=mobilebert": ("student=mobilebert", "teacher.members=[ib_bert]"),
     "strategy=self_distillation": (*TEXTS, "student=fastbert", "teacher.members=[]"),
@@ -77,15 +94,15 @@ def reads_texts(option: str) -> bool:
     """Whether an option is made for networks that read texts, as its file says."""
     group, _, name = option.partition("=")
     said = (conf_dir() / group / f"{name}.yaml").read_text()
-    return "${data.vocabulary}" in said or "body" in said or "  - tinybert" in said
+    return re.search(r"\$\{data\.vocabulary\}|\bbody\.|- tinybert$", said, re.MULTILINE) is not None
 
 
 @pytest.fixture(autouse=True)
 def files(fashion_root: Path, cifar_root: Path, text_root: Path, own_folder: Path) -> None:
     """Small files in the places where the real data sets are looked for."""
     (own_folder.parent / "files").mkdir()
-    roots = fashion_root / "fashion_mnist", cifar_root / "cifar100", text_root / "sst2"
-    for root in roots:
+    texts = text_root / "sst2", text_root / "wnut17"
+    for root in (fashion_root / "fashion_mnist", cifar_root / "cifar100", *texts):
         root.rename(own_folder.parent / "files" / root.name)
     rng = np.random.default_rng(0)
     np.savez("own.npz", x=rng.normal(size=(90, 1, 8, 8)), y=np.arange(90) % 3)
@@ -93,6 +110,33 @@ def files(fashion_root: Path, cifar_root: Path, text_root: Path, own_folder: Pat
         path = Path("images", str(number % 3), f"{number}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
+
+    rows = [f"{number % 7},text {number},{number % 3}" for number in range(90)]
+    Path("own.csv").write_text("\n".join(["size,sentence,label", *rows]) + "\n")
+    words = [f"word\tO\nname\tB-{'ab'[number % 2]}\n\n" for number in range(90)]
+    Path("own.conll").write_text("".join(words))
+
+
+MODULE = """
+from ensemble_kd.data import Arrays, InMemory
+
+
+class Data(InMemory):
+    def __init__(self):
+        super().__init__(Arrays("own.npz"), batch_size=16)
+"""
+
+
+def write_own(option: str) -> None:
+    """What an option needs of a user, beside files that are small."""
+    if option == "data=own":
+        Path("own_data.py").write_text(MODULE)
+    if option == "data=huggingface":
+        import datasets
+
+        rows = {"sentence": ["some text", "another"] * 45, "label": [0, 1] * 45}
+        datasets.disable_progress_bars()
+        datasets.Dataset.from_dict(rows).save_to_disk("saved")
 
 
 def write_model(folder: Path) -> None:
@@ -120,7 +164,9 @@ def test_no_file_is_forgotten() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*limit_val_batches")
 @pytest.mark.parametrize("option", [each for each in OPTIONS if not each.startswith(ELSEWHERE)])
-def test_every_option_trains_for_a_step(option: str) -> None:
+def test_every_option_trains_for_a_step(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(".")
+    write_own(option)
     own_teachers = option.startswith("teacher=") or option in TASKS
     small: tuple[str, ...] = () if own_teachers else SMALL
     if reads_texts(option):

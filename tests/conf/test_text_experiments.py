@@ -106,3 +106,8 @@ def test_teachers_with_tokenizers_of_their_own_are_prepared_as_the_header_says(
     }
     assert len({plan.data.vocabulary, *vocabularies}) == 3
     assert list(products) == ["teacher/0", "student", "control"]
+
+
+def test_the_strategies_for_texts_have_one() -> None:
+    chosen = {str(composed(name).hydra.runtime.choices.strategy) for name in EXPERIMENTS}
+    assert {"layer_by_layer", "self_distillation"} <= chosen

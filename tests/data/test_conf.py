@@ -94,6 +94,7 @@ def test_image_folder(tmp_path: Path) -> None:
     assert data.names == ("class 0", "class 1")
     assert data.sizes() == {"train": 28, "labelled": 28, "val": 6, "test": 6}
     assert len(list(data.train_dataloader())) == 1
+    data.prepare_data()
     assert len(list((tmp_path / "store" / "splits").iterdir())) == 1
 
 
@@ -104,6 +105,7 @@ def test_table(tmp_path: Path) -> None:
     assert data.inputs == (2,)
     assert data.names == ("c0", "c1")
     assert data.sizes() == {"train": 28, "labelled": 28, "val": 6, "test": 6}
+    data.prepare_data()
     assert len(list((tmp_path / "store" / "splits").iterdir())) == 1
 
 

@@ -219,7 +219,7 @@ def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None
     ("inputs", "message"),
     [
         (np.zeros((4, 3), np.float32), "needs texts, got other data"),
-        (written([["a", "b"]], "here", words=True), "here, words have one"),
+        (written([["a", "b"]], "here", words=True), "with a class each, got tagged words"),
         (texts("a", "[MASK]"), "made no new text"),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -285,12 +284,6 @@ def test_too_few_texts_in_words(tagged: Make) -> None:
 def test_nothing_accompanies_plain_arrays(held: Make, tmp_path: Path) -> None:
     InMemory(held([20, 20])).accompany(tmp_path)
     assert list(tmp_path.glob("*.json")) == []
-
-
-def test_what_the_tokenizer_file_says_is_json(said: Make, tmp_path: Path) -> None:
-    opened(said(60), length=9).accompany(tmp_path / "student")
-    written = json.loads((tmp_path / "student" / "tokenizer.json").read_text())
-    assert written["truncation"]["max_length"] == 9
 
 
 def test_parts_know_which_there_are(said: Make) -> None:
