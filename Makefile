@@ -52,7 +52,8 @@ test: setup
 constraints: setup
 	$(PIP) install -qq uv
 	UV_PYTHON_DOWNLOADS=never $(RUN) -m uv pip compile --quiet --universal --python-version 3.10 \
-		--extra dev --no-annotate --no-header $(UPGRADE) --output-file constraints.txt pyproject.toml
+		--extra dev --extra timm --extra xgboost --no-annotate --no-header $(UPGRADE) \
+		--output-file constraints.txt pyproject.toml
 	{ echo '# Every version that `make setup` installs, on Python 3.10 to 3.13; written by `make constraints`.'; \
 		echo '# Installed and tested on Python 3.11; on the others the command line and the wheel, without torch.'; \
 		cat constraints.txt; } > $(VENV)/constraints.txt
