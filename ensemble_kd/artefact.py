@@ -20,6 +20,7 @@ from torch import nn
 from ensemble_kd.build import Node, build
 from ensemble_kd.errors import UserError
 from ensemble_kd.files import file_digest
+from ensemble_kd.fingerprint import code_digest, foreign_packages
 
 WEIGHTS = "weights.safetensors"
 NETWORK = "network.yaml"
@@ -54,15 +55,8 @@ class Artefact:
         Raises:
             UserError: no constructor is known and none was given, or the weights do not fit.
         """
-        from omegaconf import OmegaConf
-        from yaml import YAMLError
-
         if network is None:
-            try:
-                node = OmegaConf.to_container(OmegaConf.load(self.folder / NETWORK), resolve=False)
-            except (YAMLError, OSError, ValueError) as failure:
-                reason = textwrap.shorten(str(failure), 200, placeholder=" ...")
-                raise UserError(f"{self.folder / NETWORK}: not readable: {reason}") from failure
+            node = self._node()
             if not isinstance(node, dict) or node.get("_target_") is None:
                 raise UserError(
                     f"{self.folder / NETWORK}: the network was given as an object whose constructor"
@@ -98,10 +92,28 @@ class Artefact:
     def identity(self) -> str:
         """A digest of what the files hold, in hex, for an artefact that comes from elsewhere.
 
-        ``digest`` is what its maker wrote down; two artefacts may claim the same one.
+        ``digest`` is what its maker wrote down; two artefacts may claim the same one. Where the
+        network is of a class of the user's, its code decides what it says, too.
         """
-        said = json.dumps([self.digest, sorted(self.provenance["files"].items())])
+        code = {name: code_digest(name) for name in sorted(foreign_packages(self._node()))}
+        files = sorted(self.provenance["files"].items())
+        said = json.dumps([self.digest, files, *([code] if code else [])])
         return hashlib.sha256(said.encode()).hexdigest()
+
+    def _node(self) -> Any:
+        """How the network can be constructed again.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        from omegaconf import OmegaConf
+        from yaml import YAMLError
+
+        try:
+            return OmegaConf.to_container(OmegaConf.load(self.folder / NETWORK), resolve=False)
+        except (YAMLError, OSError, ValueError) as failure:
+            reason = textwrap.shorten(str(failure), 200, placeholder=" ...")
+            raise UserError(f"{self.folder / NETWORK}: not readable: {reason}") from failure
 
 
 def write_artefact(

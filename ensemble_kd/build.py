@@ -161,8 +161,6 @@ def _fits(value: Any, hint: Any, key: str, allow: Sequence[str]) -> bool:
     if hint is Any:
         return True
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return True
     if origin in (Union, types.UnionType):
         return any(_fits(value, option, key, allow) for option in arguments)
     if origin is Literal:

@@ -159,6 +159,13 @@ class Engine:
             allow=self.plan.allow,
         )
 
+    def _classes(self, stage: Stage) -> list[Any]:
+        """What the outputs mean: names of classes, or lists of those that one covers together."""
+        names = class_names(self.plan.data)
+        if stage.covered is None:
+            return list(names)
+        return [[names[number] for number in entry] or None for entry in stage.covered]
+
     def _ensemble(self, stage: Stage, learner: Learner) -> Ensemble:
         members = frozen(learner.strategy, [self._networks[name] for name in stage.teachers])
         if stage.ensemble is None:
@@ -183,7 +190,7 @@ class Engine:
             "parents": {name: self._digests[name] for name in stage.teachers},
             "stage": stage.determinants(self._digests),
             "parameters": count_parameters(delivered),
-            "classes": list(class_names(self.plan.data)) if stage.covered is None else None,
+            "classes": self._classes(stage),
             "seconds": round(seconds, 3),
             "versions": versions(),
         }

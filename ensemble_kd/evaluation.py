@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -272,7 +273,7 @@ def resting_on(networks: Sequence[nn.Module], device: torch.device | str) -> Ite
 
 
 def _device(network: nn.Module) -> torch.device | None:
-    tensor = next(network.parameters(), None)
+    tensor = next(itertools.chain(network.parameters(), network.buffers()), None)
     return None if tensor is None else tensor.device
 
 

@@ -42,8 +42,8 @@ def check_teachers(teachers: Mapping[str, nn.Module], batches: Iterable[Batch]) 
         with resting_on(networks_of(network), "cpu"), torch.inference_mode():
             said = [_said(network, batch) for batch in some]
         own, predicted = (torch.cat(parts) for parts in zip(*said, strict=True))
-        if len(own) < TOO_FEW:
-            continue
+        if len(own) < TOO_FEW or len(own.unique()) < 2:
+            continue  # who is right about a single class need not know anything
         right = float((own == predicted).double().mean())
         chance = _by_chance(own, predicted)
         deviation = math.sqrt(chance * (1 - chance) / len(own))
@@ -56,13 +56,15 @@ def check_teachers(teachers: Mapping[str, nn.Module], batches: Iterable[Batch]) 
 
 
 def _some(batches: Iterable[Batch]) -> list[Batch]:
-    """The first batches, as many as are needed."""
+    """The first batches, as many as are needed; of sorted ones, until a second class comes."""
     taken: list[Batch] = []
-    labels = 0
+    labels, classes = 0, set[int]()
     for batch in batches:
         taken.append(batch)
-        labels += int(labelled(batch).sum())
-        if labels >= LOOKED_AT:
+        known = batch.target[labelled(batch)]
+        labels += len(known)
+        classes |= set(known.unique().tolist())
+        if labels >= LOOKED_AT and len(classes) > 1:
             break
     return taken
 

@@ -19,6 +19,7 @@ from ensemble_kd.networks.prepared import inside
 from ensemble_kd.networks.shapes import layer_shapes
 from ensemble_kd.plan import make_plan
 from ensemble_kd.report.console import open_console, show_table, start_table
+from ensemble_kd.teachers import Foreign
 from ensemble_kd.training import assemble
 from ensemble_kd.types import Tokens
 
@@ -66,7 +67,11 @@ def show(overrides: Sequence[str]) -> None:
     networks = {"student": assemble(stages["student"], plan.allow).student}
     for name in plan.teachers:
         given = plan.given.get(name)
-        networks[name] = given.network if given else assemble(stages[name], plan.allow).student
+        network = given.network if given else assemble(stages[name], plan.allow).student
+        if isinstance(network, Foreign):
+            print(f"{name}: no network of PyTorch, and no layers to name")
+        else:
+            networks[name] = network
     served = next(iter(plan.data.val_dataloader())).inputs
     samples = served if isinstance(served, Tokens) else plan.data.inputs
     listed = {name: layers_of(network, samples) for name, network in networks.items()}
@@ -81,7 +86,7 @@ def show(overrides: Sequence[str]) -> None:
         for layer in layers:
             table.add_row(layer.path, layer.kind, " x ".join(map(str, layer.shape)))
         show_table(console, f"{', '.join(same)}: {type(networks[name]).__name__}", table)
-    for name in plan.teachers:
+    for name in (name for name in plan.teachers if name in networks):
         pairs = suggested(listed["student"], listed[name])
         own = ",".join(student.path for student, _ in pairs)
         other = ",".join(teacher.path for _, teacher in pairs)

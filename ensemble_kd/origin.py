@@ -69,7 +69,7 @@ def open_origin(
         raise UserError(f"initial.layers: expected numbers of layers or null, got {layers!r}")
     chosen = None if layers is None else tuple(layers)
     if "artefact" in asked:
-        artefact = read_artefact(Path(str(asked["artefact"])))
+        artefact = read_artefact(Path(str(asked["artefact"])).expanduser())
         _check_tokens(artefact.folder, getattr(data, "tokenizer", None))
         taught = Taught(artefact.network(allow), artefact.identity, artefact.folder)
         return Origin(INITIAL, chosen), {INITIAL: taught}

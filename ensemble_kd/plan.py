@@ -124,6 +124,11 @@ def make_plan(
     origin, origins = open_origin(plain(config.initial, "initial"), teachers, opened, allow)
     made = chain.stages(last) if chain is not None else (last,)
     made = tuple(_from(origin, stage, last) for stage in made)
+    if origin is not None and not any(stage.origin for stage in made):
+        raise UserError(
+            f"initial: strategy={config.strategy.name} makes another network of the student, which "
+            "cannot start from layers: choose another strategy"
+        )
     stages += made
     mixtures = {"ensemble": teachers} if teachers else {}
     mixtures |= getattr(chain, "mixtures", dict)()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from ensemble_kd.networks.cut import resting
 from ensemble_kd.objectives import Material
 from ensemble_kd.stage import Stage, derived_seed
 from ensemble_kd.strategies.strategy import Strategy, learning, objectives
-from ensemble_kd.teachers import Ensemble, asked
+from ensemble_kd.teachers import Ensemble, Foreign, asked
 from ensemble_kd.teachers.runtimes import Unavailable
 from ensemble_kd.teachers.runtimes.compiled import check_compiler
 from ensemble_kd.training import Learner, frozen, on_card, quiet_seed, weightings
@@ -88,6 +89,7 @@ def rehearse(
     """
     if stage.compiled:
         _check_compiler(stage)
+    _check_processes(stage, teachers)
     few = _few(batch)
     descents: dict[str, Descent] = build(stage.optimizers, "optimizer", allow)
     learner = Learner(*copy.deepcopy((learner.student, learner.strategy)))
@@ -167,6 +169,25 @@ def _play_twice(stage: Stage, learner: Learner, teachers: Ensemble, batch: Batch
             objective.settle()
 
 
+def _check_processes(stage: Stage, teachers: Mapping[str, nn.Module]) -> None:
+    """What is sent to processes that are started anew must be something that can be sent."""
+    if "spawn" not in str(stage.trainer.get("strategy", "")):
+        return
+    for name, network in teachers.items():
+        if isinstance(network, Foreign):
+            _check_sendable(name, network, stage.trainer["strategy"])
+
+
+def _check_sendable(name: str, network: Foreign, processes: Any) -> None:
+    try:
+        pickle.dumps(network)
+    except (pickle.PicklingError, AttributeError, TypeError) as failure:
+        raise UserError(
+            f"{name}: it cannot be sent to the other processes of trainer.strategy={processes} "
+            f"({failure}): give a function that can be imported by name, or train in one process"
+        ) from failure
+
+
 def _check_compiler(stage: Stage) -> None:
     try:
         check_compiler(torch.device("cuda" if on_card(stage.trainer) else "cpu"))
@@ -211,7 +232,9 @@ def _said(stage: Stage, name: str, network: nn.Module, batch: Batch) -> Any:
     try:
         with torch.no_grad():
             return asked(copy.deepcopy(network).train(), batch)
-    except (ValueError, RuntimeError, TypeError) as failure:
+    except UserError:
+        raise
+    except Exception as failure:  # the network may be anything, in any library
         inputs = batch.inputs
         kind = f"shape {tuple(inputs.shape[1:])}" if isinstance(inputs, Tensor) else "this data"
         reason = textwrap.shorten(str(failure), 200, placeholder=" ...")

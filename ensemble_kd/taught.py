@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ from torch import nn
 
 from ensemble_kd.build import Node, build, locate
 from ensemble_kd.errors import UserError
+from ensemble_kd.networks.prepared import Prepared
 from ensemble_kd.teachers import Covered, covered, translated
 from ensemble_kd.teachers.sources import Source, Told
+from ensemble_kd.teachers.sources.source import Names
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,21 @@ def open_teacher(
         UserError: it cannot be opened, or the order of its classes is not known.
     """
     source: Source = build(node, name, allow)
+    known = told(data, allow)
     try:
-        loaded = source.load(told(data, allow))
+        loaded = source.load(known)
+        if classes is None and loaded.names is not None:
+            classes = _in_order(loaded.names, known.names)
     except UserError as mistake:
         raise UserError(f"{name}: {mistake}") from mistake
-    if classes is None and loaded.names is not None:
-        classes = _in_order(name, loaded.names, class_names(data))
+    except Exception as failure:  # files of strangers make libraries fail in many ways
+        reason = textwrap.shorten(f"{type(failure).__name__}: {failure}", 300, placeholder=" ...")
+        raise UserError(f"{name}: it cannot be opened: {reason}") from failure
+    if isinstance(loaded.network, Prepared) and known.tokenizer is None and known.mean is None:
+        raise UserError(
+            f"{name}: it prepares images in its own way, and the data does not say how it "
+            "standardises them: give it attributes mean and std, 0 and 1 for pixels in [0, 1]"
+        )
     network = translated(loaded.network, classes, data.classes)
     return Taught(network, _with_classes(loaded.digest, classes), loaded.folder)
 
@@ -102,25 +114,31 @@ def classes_apart(node: Node, data: Any, name: str) -> tuple[Node, Covered | Non
     return {key: value for key, value in node.items() if key != "classes"}, found
 
 
-def _in_order(name: str, own: Sequence[str], names: Sequence[str]) -> Covered | None:
+def _in_order(own: Names, names: Sequence[str]) -> Covered | None:
     """What outputs mean that have names of their own; None where they are those of the data."""
-    if tuple(own) == tuple(names):
+    if own == tuple(names):
         return None
+    if any(not isinstance(name, str) for name in own):
+        # What the teacher learned was said by the user, in classes of such data.
+        try:
+            return covered(own, names)
+        except ValueError as failure:
+            raise UserError(str(failure)) from failure
     if len(own) != len(names):
         raise UserError(
-            f"{name}: expected {len(names)} classes as in the data, got {len(own)} "
+            f"expected {len(names)} classes as in the data, got {len(own)} "
             f"({_few(own)}): say with classes: which of the data each of them is, null for none"
         )
-    if sorted(own) != sorted(names):
+    if sorted(map(str, own)) != sorted(names) or len(set(own)) < len(own):
         raise UserError(
-            f"{name}: the order of its classes is unknown: expected {_few(names)} as in the data, "
+            f"the order of its classes is unknown: expected {_few(names)} as in the data, "
             f"got {_few(own)}: say with classes: which of the data each of them is"
         )
     return covered(own, names)
 
 
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
+def _few(names: Sequence[Any]) -> str:
+    return ", ".join(map(str, names[:8])) + (" ..." if len(names) > 8 else "")
 
 
 def _with_classes(digest: str, classes: Covered | None) -> str:

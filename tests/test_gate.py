@@ -133,3 +133,15 @@ def test_texts_with_a_class_for_each_token() -> None:
     check_teachers({"teacher/0": Recorded(logits)}, [batch])
     with pytest.raises(UserError, match="on 100 validation labels"):
         check_teachers({"teacher/0": Recorded(-logits)}, [batch])
+
+
+def test_a_split_that_is_sorted_is_read_until_a_second_class_comes() -> None:
+    target = torch.arange(3).repeat_interleave(800)
+    check_teachers({"teacher/0": Saying(target, 3)}, batches(target))
+    with pytest.raises(UserError, match="no better than chance on 832 validation labels"):
+        check_teachers({"teacher/0": Saying((target + 1) % 3, 3)}, batches(target))
+
+
+def test_of_a_single_class_nothing_is_said() -> None:
+    target = torch.zeros(100).long()
+    check_teachers({"teacher/0": Saying(target + 1, 2)}, batches(target))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ensemble_kd.config import compose
@@ -57,3 +58,15 @@ def test_a_mistake_is_one_line(
             main()
         assert stop.value.code == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_teacher_that_is_no_network_has_none(
+    own_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = np.zeros((1797, 10), dtype=np.float32)
+    np.savez("said.npz", id=np.arange(1797), logits=rows)
+    show(["teacher.members=[{recorded: said.npz}, cnn_tiny]"])
+    said = capsys.readouterr().out
+    assert "teacher/0: no network of PyTorch, and no layers to name" in said
+    assert "student and teacher/1: student_layers=" in said
+    assert "student and teacher/0" not in said

@@ -108,3 +108,9 @@ def test_an_artefact_may_be_the_start_and_teaches_nobody(tmp_path: Path) -> None
     start_at = f"initial={{artefact: {product.artefact.folder}}}"
     with pytest.raises(UserError, match=r"^initial: stage student: layers: "):
         make_plan(compose(["student=cnn_tiny", start_at]))
+
+
+def test_a_start_that_no_stage_can_use_is_refused() -> None:
+    tasks = ("data=digits_tasks", "strategy=multi_task", "initial={teacher: 0}")
+    with pytest.raises(UserError, match=r"^initial"):
+        planned(*tasks)

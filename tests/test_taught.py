@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,17 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from ensemble_kd import distill
+from ensemble_kd.artefact import read_artefact, write_artefact
 from ensemble_kd.config import compose, plain
-from ensemble_kd.data import Arrays, InMemory
+from ensemble_kd.data import Arrays, Digits, InMemory
+from ensemble_kd.engine import Engine
 from ensemble_kd.errors import UserError
+from ensemble_kd.networks import Cnn
+from ensemble_kd.networks.prepared import Prepared
 from ensemble_kd.plan import make_plan
 from ensemble_kd.run import carry_out
+from ensemble_kd.store import Store
 from ensemble_kd.taught import classes_apart, open_teacher, told
 from ensemble_kd.teachers import Translated
 from ensemble_kd.teachers.sources import Loaded, Source, Told
@@ -140,3 +147,96 @@ def test_a_source_by_its_name_is_the_node_of_that_name() -> None:
 def test_a_member_that_is_nothing_is_refused_with_what_there_is(member: str) -> None:
     with pytest.raises(UserError, match=r"teacher\.networks: .*one of the sources artefact, "):
         make_plan(compose([f"teacher.members=[{member}]"]))
+
+
+def test_outputs_that_cover_several_classes_say_so(
+    monkeypatch: pytest.MonkeyPatch, data: InMemory
+) -> None:
+    network, _ = opened(monkeypatch, data, (("cat", "ant"), None, ("bee",)))
+    assert isinstance(network, Translated)
+    assert network.space.entries == ((2, 0), (), (1,))
+    with pytest.raises(UserError, match=r"^teacher/0: classes must be those of the data, got"):
+        opened(monkeypatch, data, (("cat", "dog"), ("bee",)))
+
+
+def test_a_name_that_stands_twice_is_no_order(
+    monkeypatch: pytest.MonkeyPatch, data: InMemory
+) -> None:
+    with pytest.raises(UserError, match="teacher/0: the order of its classes is unknown"):
+        opened(monkeypatch, data, ("ant", "ant", "bee"))
+
+
+def test_whatever_a_library_raises_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, data: InMemory
+) -> None:
+    def broken(self: Here, told: Told) -> Loaded:
+        raise KeyError("weights\nand more")
+
+    monkeypatch.setattr(Here, "load", broken)
+    with pytest.raises(UserError) as refusal:
+        opened(monkeypatch, data, None)
+    said = str(refusal.value)
+    assert said.startswith("teacher/0: it cannot be opened: KeyError: ")
+    assert "\n" not in said
+
+
+def test_images_need_to_be_known_to_be_prepared(
+    monkeypatch: pytest.MonkeyPatch, data: InMemory
+) -> None:
+    def prepared(self: Here, told: Told) -> Loaded:
+        return Loaded(Prepared(Saying(), torch.nn.Identity()), "ab")
+
+    monkeypatch.setattr(Here, "load", prepared)
+    opened(monkeypatch, data, None)
+    monkeypatch.setattr(InMemory, "mean", None)
+    with pytest.raises(UserError, match="the data does not say how it standardises them"):
+        opened(monkeypatch, data, None)
+
+
+def test_a_teacher_in_another_order_keeps_it_when_it_teaches_again(tmp_path: Path) -> None:
+    order = ["0", "2", "1", *map(str, range(3, 10))]
+    first = make_plan(
+        compose([f"teacher.members=[{{network: cnn_tiny, classes: {order}}}]", "teacher.epochs=1"])
+    )
+    monkey = replace(first, stages=first.stages[:1])
+    made = Engine(monkey, Store(tmp_path), tmp_path, logger=False).products()["teacher/0"]
+
+    again = make_plan(compose([f"teacher.members=[{{artefact: {made.artefact.folder}}}]"]))
+
+    network = again.given["teacher/0"].network
+    assert isinstance(network, Translated)
+    assert network.space.entries == tuple((int(name),) for name in order)
+
+
+class Deciding(torch.nn.Module):
+    """Of the user's own."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs
+
+
+def test_the_code_of_a_users_class_belongs_to_what_an_artefact_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_artefact(tmp_path, Deciding(), {"_target_": "my_nets.Deciding"}, {"digest": "ab"})
+    identities = []
+    for code in ("one", "two"):
+        monkeypatch.setattr("ensemble_kd.artefact.code_digest", lambda name, said=code: said)
+        identities.append(read_artefact(tmp_path).identity)
+    assert len(set(identities)) == 2
+
+
+def test_what_cannot_be_sent_to_other_processes_is_refused() -> None:
+    data = InMemory(Digits(), labelled=100)
+    asked = ("trainer=ddp", "trainer.accelerator=cpu", "teacher.gate=false", "report.table=false")
+    with pytest.raises(UserError, match=r"^teacher/0: it cannot be sent to the other processes of"):
+        distill([lambda inputs: inputs], Cnn([1, 8, 8], 10, [4]), data, epochs=1, overrides=asked)
+
+
+def test_a_function_that_fails_is_one_line() -> None:
+    def failing(inputs: Tensor) -> Tensor:
+        raise KeyError("no such thing")
+
+    data = InMemory(Digits(), labelled=100)
+    with pytest.raises(UserError, match=r"^teacher/0: .*no such thing"):
+        distill([failing], Cnn([1, 8, 8], 10, [4]), data, epochs=1)

@@ -11,7 +11,7 @@ from ensemble_kd.artefact import read_artefact
 from ensemble_kd.given_files import digest_of
 from ensemble_kd.teachers.sources.preprocess import Preprocess, prepared, seen
 from ensemble_kd.teachers.sources.retokenised import with_own_tokens
-from ensemble_kd.teachers.sources.source import Loaded, Source, Told
+from ensemble_kd.teachers.sources.source import Loaded, Names, Source, Told
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,10 @@ class Artefact(Source):
         return Loaded(network.eval(), digest, held.folder, _names(held.provenance))
 
 
-def _names(provenance: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Of the classes; None where nothing is said of them, or they have numbers only."""
+def _names(provenance: Mapping[str, Any]) -> Names | None:
+    """Of the classes; None where nothing is said of them, or they have their numbers only."""
     said = provenance.get("classes")
-    if not isinstance(said, list) or not all(isinstance(name, str) for name in said):
+    if not isinstance(said, list) or said == [str(number) for number in range(len(said))]:
         return None
-    return None if said == [str(number) for number in range(len(said))] else tuple(said)
+    found = tuple(tuple(name) if isinstance(name, list) else name for name in said)
+    return found if all(name is None or isinstance(name, str | tuple) for name in found) else None

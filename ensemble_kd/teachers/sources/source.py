@@ -17,6 +17,10 @@ Identities = tuple[npt.NDArray[Any], npt.NDArray[np.int64]]
 batches know them (``Batch.index``)."""
 
 
+Names = tuple[str | tuple[str, ...] | None, ...]
+"""Of the outputs of a teacher."""
+
+
 @dataclass(frozen=True)
 class Told:
     """What a source is told of the run.
@@ -51,12 +55,13 @@ class Loaded(NamedTuple):
         digest: of all that decides what it says, in hex.
         folder: the artefact, where it is one.
         names: of its outputs, where it says them itself; they need not be those of the data.
+            Several are the classes that an output covers together, None is a class of nobody.
     """
 
     network: nn.Module
     digest: str
     folder: Path | None = None
-    names: tuple[str, ...] | None = None
+    names: Names | None = None
 
 
 class Source(ABC):
