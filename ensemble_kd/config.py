@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,4 +141,7 @@ def plain(node: Any, key: str) -> Any:
         if cause is not None:
             raise UserError(f"{failure.full_key or key}: {cause}") from failure
         message = (failure.msg or str(failure)).splitlines()[0]
+        lacking = re.fullmatch(r"Interpolation key '(data\.\w+)' not found", message)
+        if lacking:
+            message = f"expected data that says {lacking[1]}, as texts do; the chosen one does not"
         raise UserError(f"{failure.full_key or key}: {message}") from failure

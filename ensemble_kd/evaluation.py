@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 from ensemble_kd.errors import UserError
 from ensemble_kd.metrics import Agreement, NegativeLogLikelihood, PredictiveKL, SpanF1
 from ensemble_kd.teachers import Frozen, Kept, Mixture, asked
-from ensemble_kd.types import UNLABELLED, Batch
+from ensemble_kd.types import SEPARATOR, UNLABELLED, Batch, Tokens
 
 SURE = 1 - 2**-24
 """The largest float32 below 1."""
@@ -69,7 +70,8 @@ class Evaluation:
 
     Args:
         bins: number of bins of the calibration error, >= 1.
-        spans: also measure how well whole entities are found; see ``SpanF1``.
+        spans: also measure how well whole entities are found; see ``SpanF1``. Where texts were cut,
+            a line on stderr says how many: entities in what was cut off do not count.
     """
 
     def __init__(self, bins: int = 15, spans: bool = False) -> None:
@@ -112,7 +114,8 @@ class Evaluation:
         looked_up = {_network(predictors[name]): kept for name, kept in known.items()}
         networks = dict.fromkeys(part for p in predictors.values() for part in networks_of(p))
         running = [network for network in networks if network not in looked_up]
-        batches = 0
+        batches = texts = 0
+        cut = torch.zeros((), dtype=torch.int64, device=device)
         with resting_on(running, device), torch.inference_mode():
             for batch in loader:
                 here = move_data_to_device(batch, torch.device(device))
@@ -130,11 +133,20 @@ class Evaluation:
                     scoring.update(logits[name], target)
                 for (first, second), comparison in nearness.items():
                     comparison.update(_said(logits[first], here), _said(logits[second], here))
+                if self.spans:
+                    cut, texts = cut + _cut(here), texts + len(here.index)
                 batches += 1
             if batches == 0:
                 raise UserError("evaluation: expected at least one batch, got an empty split")
             for name, scoring in scores.items():
                 scoring.check(name)
+            if cut:
+                print(
+                    f"warning: evaluation.spans: {int(cut)} of {texts} texts have words beyond "
+                    "data.length, whose entities do not count: recall and F1 are too high, and can "
+                    "only be compared at this length and with this tokenizer",
+                    file=sys.stderr,
+                )
             return Measured(
                 {name: scoring.compute() for name, scoring in scores.items()},
                 {pair: comparison.compute() for pair, comparison in nearness.items()},
@@ -218,6 +230,15 @@ class _Comparison:
 
 def _value(metric: Metric) -> float:
     return float(metric.compute())
+
+
+def _cut(batch: Batch) -> Tensor:
+    """How many texts in words, as far as the inputs tell, have more words than places; int64."""
+    if batch.places is None or not isinstance(batch.inputs, Tokens):
+        return torch.zeros_like(batch.index[0])
+    text = batch.inputs.text
+    words = (text == SEPARATOR).sum(1) + (text != 0).any(1)
+    return (words > batch.places.sum(1)).sum()
 
 
 def _said(logits: Tensor, batch: Batch) -> Tensor:

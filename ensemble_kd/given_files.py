@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ REMEDY = (
 )
 
 
-def offered(path: str | Path, what: str) -> Path:
+def offered(path: str | Path, what: str, any_bytes: bool = False) -> Path:
     """The path of a file that is there, is not empty and is no pickle.
 
     Args:
         path: where it should be.
         what: what is expected in it, for messages, such as ``an ONNX file``.
+        any_bytes: its format may begin as pickles do, such as safetensors whose header has 640
+            bytes: whoever reads it makes sure that nothing is unpickled.
 
     Raises:
         UserError: it is not so.
@@ -38,7 +41,7 @@ def offered(path: str | Path, what: str) -> Path:
         raise UserError(f"{file}: expected {what}, found no such file")
     if not file.stat().st_size:
         raise UserError(f"{file}: expected {what}, got an empty file")
-    if is_pickle(file):
+    if file.suffix.lower() in PICKLES or (not any_bytes and is_pickle(file)):
         raise UserError(f"{file}: expected {what}, got a pickle: {REMEDY}")
     return file
 
@@ -83,6 +86,11 @@ def one_line(failure: BaseException, length: int = 200) -> str:
     """What an error of another library says, in one line of at most so many characters."""
     words = " ".join(str(failure).split()) or type(failure).__name__
     return words if len(words) <= length else f"{words[:length]} ..."
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision of a hub is a commit: nobody can move it to other weights."""
+    return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
 def shortened(names: Iterable[Any], count: int = 5) -> str:

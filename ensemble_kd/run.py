@@ -17,7 +17,7 @@ from ensemble_kd.build import build
 from ensemble_kd.config import plain
 from ensemble_kd.engine import CURVES, Engine, Product, constructor_node
 from ensemble_kd.errors import UserError
-from ensemble_kd.evaluation import Evaluation, networks_of
+from ensemble_kd.evaluation import Evaluation
 from ensemble_kd.export import count_parameters, export_onnx
 from ensemble_kd.gate import check_teachers
 from ensemble_kd.latency import latency
@@ -26,7 +26,7 @@ from ensemble_kd.report.curves import append_points, read_points
 from ensemble_kd.report.results import Results, Trained, compile_results, write_results
 from ensemble_kd.store import Store
 from ensemble_kd.taught import class_names
-from ensemble_kd.teachers import Keeping, Mixture, Numbered
+from ensemble_kd.teachers import Foreign, Keeping, Mixture, Numbered
 from ensemble_kd.training import on_card
 
 if TYPE_CHECKING:
@@ -129,12 +129,12 @@ def evaluated(
         data=described(plan.data),
         val=val,
         test=test,
-        parameters={name: count_parameters(network) for name, network in predictors.items()},
+        parameters={name: _size(network) for name, network in predictors.items()},
         stages=stage_records(plan, products),
         milliseconds={
             name: latency(network, some)
             for name, network in predictors.items()
-            if not any(isinstance(part, Numbered) for part in networks_of(network))
+            if not any(isinstance(part, Numbered) for part in network.modules())
         },
     )
 
@@ -155,7 +155,7 @@ def named_predictors(plan: Plan, products: Mapping[str, Product]) -> dict[str, n
 def stage_records(plan: Plan, products: Mapping[str, Product]) -> list[Trained]:
     """What ``results.json`` says of the stages; given teachers are stages that took no time."""
     given = [
-        Trained(name, teacher.digest, True, 0, 0.0, count_parameters(teacher.network))
+        Trained(name, teacher.digest, True, 0, 0.0, _size(teacher.network))
         for name, teacher in plan.given.items()
     ]
     trained = [
@@ -170,6 +170,13 @@ def stage_records(plan: Plan, products: Mapping[str, Product]) -> list[Trained]:
         for product in products.values()
     ]
     return given + trained
+
+
+def _size(network: nn.Module) -> int | None:
+    """Number of parameters; None where a part of the network runs in another library."""
+    if any(isinstance(part, Foreign) for part in network.modules()):
+        return None
+    return count_parameters(network)
 
 
 def described(data: Any) -> dict[str, Any]:

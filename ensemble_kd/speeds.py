@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from ensemble_kd.artefact import read_artefact
+from ensemble_kd.artefact import Artefact, read_artefact
 from ensemble_kd.config import install_resolvers, plain
 from ensemble_kd.errors import UserError
 from ensemble_kd.networks.early_exit import EarlyExit
@@ -63,21 +66,29 @@ def show(run: Path, speeds: Sequence[float] = SPEEDS, split: str = "val") -> Non
         split: ``val`` or ``test``.
 
     Raises:
-        UserError: the folder is no run's, its student is left by no text early, or a speed is out
-            of range.
+        UserError: the folder is no run's, its student is left by no text early, the data are no
+            longer those of the run (data that cannot be recognised are not), or a speed is out of
+            range.
     """
     for speed in speeds:
         if not 0 <= speed <= 1:
             raise UserError(f"speeds must be in [0, 1], got {speed}")
     config = _config(run)
     allow = tuple(plain(config.allow, "allow"))
-    network = read_artefact(run / "student").network(allow)
+    artefact = read_artefact(run / "student")
+    network = artefact.network(allow)
     if not isinstance(network, EarlyExit):
         raise UserError(
             f"{run}: expected a student that texts can leave early, such as student=fastbert, "
             f"got {type(network).__name__}"
         )
+    if not network.settled:
+        raise UserError(
+            f"{run}: expected a student whose earlier classifiers have learned, as "
+            "strategy=self_distillation has them do, got one in which they have not"
+        )
     data = open_data(config, None, allow)
+    _check_data(run, artefact, data)
     batches = list(data.val_dataloader() if split == "val" else data.test_dataloader())
     console = open_console()
     table = start_table(("speed", "accuracy", "blocks"), plain=not console.is_terminal)
@@ -115,19 +126,37 @@ def _measured(network: EarlyExit, batches: Iterable[Batch], speed: float) -> Poi
     return Point(speed, right / max(known, 1), blocks / max(texts, 1))
 
 
+def _check_data(run: Path, artefact: Artefact, data: Any) -> None:
+    """The texts, their splits and the tokenizer must be those with which the student learned."""
+    stage = artefact.provenance.get("stage")
+    known = stage.get("data") if isinstance(stage, Mapping) else None
+    if known != data.digest:
+        raise UserError(
+            f"{run}: expected the data of the run, with the digest {str(known)[:12]}, got "
+            f"{data.digest[:12]}: the files, or what makes splits and tokens of them, have changed"
+        )
+
+
 def _config(run: Path) -> DictConfig:
     """The configuration of a run.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it cannot be read.
     """
     path = run / ".hydra" / "config.yaml"
     if not path.is_file():
         raise UserError(f"{run}: expected the folder of a run, found no {path}")
     install_resolvers()
-    config = OmegaConf.load(path)
-    if not isinstance(config, DictConfig):
-        raise UserError(f"{path}: expected a configuration, got a list")
+    try:
+        config = OmegaConf.load(path)
+        if not isinstance(config, DictConfig):
+            raise UserError(f"{path}: expected a configuration, got a list")
+        for key, kind in (("data", DictConfig), ("allow", ListConfig)):
+            if not isinstance(config.get(key), kind):
+                raise UserError(f"{path}: expected the configuration of a run, got no {key}")
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError) as failure:
+        reason = textwrap.shorten(str(failure), 200, placeholder=" ...")
+        raise UserError(f"{path}: not readable: {reason}") from failure
     return config
 
 

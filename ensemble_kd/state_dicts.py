@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ensemble_kd.errors import UserError
-from ensemble_kd.given_files import offered, one_line, shortened
+from ensemble_kd.given_files import is_pickle, offered, one_line, shortened
 
 WRAPPERS = ("module.", "model.", "network.", "_orig_mod.")
 """Prefixes that DataParallel, Lightning modules and compiled networks put before every name."""
@@ -29,7 +30,7 @@ def read_weights(path: str | Path, key: str | None = None, prefix: str = "") -> 
         UserError: missing, empty, damaged, holds objects, or holds nothing under ``key`` or
             ``prefix``.
     """
-    file = offered(path, "weights")
+    file = offered(path, "weights", any_bytes=True)
     held = _safetensors(file) if file.suffix.lower() == ".safetensors" else _torch(file)
     state = _state(held, key, file)
     chosen = {
@@ -51,9 +52,15 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
         where: they come from, for messages.
 
     Raises:
-        UserError: names are missing or too many, or shapes are other ones.
+        UserError: names are missing or too many, or shapes are other ones or not there yet.
     """
     own = network.state_dict()
+    shapeless = [name for name, value in own.items() if is_lazy(value)]
+    if shapeless:
+        raise UserError(
+            f"{where}: the weights do not fit {type(network).__name__}: {shortened(shapeless)} get "
+            "their shape with a first batch only: say all sizes, without lazy layers"
+        )
     places = {value.data_ptr() for name, value in own.items() if name in weights and value.numel()}
     missing = [
         # Files keep one of the names of weights that are tied.
@@ -103,12 +110,13 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
 def _torch(file: Path) -> object:
     try:
         held: object = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as failure:
-        raise UserError(
-            f"{file}: expected a state dict, got a file that holds other objects than tensors or "
-            "is damaged; nothing is unpickled: save network.state_dict(), best as safetensors"
-        ) from failure
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as failure:
+    except Exception as failure:  # whatever a damaged file makes of its reader
+        if isinstance(failure, pickle.UnpicklingError) or is_pickle(file):
+            raise UserError(
+                f"{file}: expected a state dict, got a file that holds other objects than tensors "
+                "or is damaged; nothing is unpickled: save network.state_dict(), best as "
+                "safetensors"
+            ) from failure
         raise UserError(
             f"{file}: expected a state dict, got a file that is truncated or damaged: "
             f"{one_line(failure)}"

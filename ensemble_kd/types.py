@@ -69,6 +69,8 @@ class Batch(NamedTuple):
             batches were there and of one size; at the end of an epoch they may not be. None for 1.
         places: (b, l) bool, of samples that are sequences: where there is something to predict,
             labelled or not, and not padding. None where every entry of ``target`` is such a place.
+        placed: places per sample in the whole step, where the batch is a part of one: a mean over
+            places divides by that times the size of the batch. None for those of the batch itself.
     """
 
     inputs: Any
@@ -80,6 +82,7 @@ class Batch(NamedTuple):
     labels: float | None = None
     weight: float | None = None
     places: Tensor | None = None
+    placed: float | None = None
 
 
 class Output(NamedTuple):

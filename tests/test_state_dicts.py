@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ensemble_kd.errors import UserError
+from ensemble_kd.given_files import is_pickle
 from ensemble_kd.state_dicts import fill, read_weights
 
 
@@ -108,7 +110,9 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     torch.save(Net(), tmp_path / "network.pt")
     assert "save network.state_dict()" in line(lambda: read_weights(tmp_path / "network.pt"))
     (tmp_path / "bare.bin").write_bytes(pickle.dumps(Evil(str(trace))))
-    assert "got a pickle" in line(lambda: read_weights(tmp_path / "bare.bin"))
+    assert "nothing is unpickled" in line(lambda: read_weights(tmp_path / "bare.bin"))
+    (tmp_path / "bare.bin").rename(tmp_path / "bare.pkl")
+    assert "got a pickle" in line(lambda: read_weights(tmp_path / "bare.pkl"))
     assert not trace.exists()
 
 
@@ -125,6 +129,28 @@ def test_missing_empty_and_truncated(ending: str, tmp_path: Path) -> None:
         file.write_bytes(whole[: int(share * len(whole))])
         assert "damaged" in line(lambda: read_weights(file))
     assert "got a folder" in line(lambda: read_weights(tmp_path))
+
+
+@pytest.mark.parametrize("size", [640, 896, 1152, 1408])
+def test_safetensors_may_begin_as_pickles_do(size: int, tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(size)
+    file.write_bytes(struct.pack("<Q", size) + header + struct.pack("<f", 1.5))
+    assert is_pickle(file)
+    assert read_weights(file)["w"].tolist() == [1.5]
+
+
+def test_tensors_as_torch_wrote_them_once(tmp_path: Path) -> None:
+    state = Net().state_dict()
+    torch.save(state, tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+    found = read_weights(tmp_path / "w.pth")
+    assert all(torch.equal(found[name], state[name]) for name in state)
+
+
+def test_layers_that_have_no_shape_yet() -> None:
+    network = nn.Sequential(nn.LazyLinear(2))
+    said = line(lambda: fill(network, {"0.weight": torch.ones(2, 3)}, "here"))
+    assert "here: the weights do not fit Sequential: 0.bias, 0.weight get their shape" in said
 
 
 def test_something_else_than_a_state_dict(tmp_path: Path) -> None:

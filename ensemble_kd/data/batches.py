@@ -195,8 +195,8 @@ def part_of_step(batch: Batch, step: Tensor, table: Table, place: Place) -> Batc
     """A batch that knows what it counts for in its optimiser step.
 
     The trainer divides the gradient by the number of accumulated batches and averages it over the
-    processes. With these two numbers that is the gradient of one batch of the whole step. A batch
-    of sequences counts for its share of the places, over which terms are averaged.
+    processes. With these numbers that is the gradient of one batch of the whole step, of terms that
+    are means over samples, over labels or over places.
 
     Args:
         batch: the batch.
@@ -204,13 +204,16 @@ def part_of_step(batch: Batch, step: Tensor, table: Table, place: Place) -> Batc
         table: whose rows these are.
         place: number of processes and of accumulated batches.
     """
-    if table.places is None or batch.places is None:
-        share = len(batch.index) / len(step)
-    else:
-        share = int(batch.places.sum()) / int(table.places.index_select(0, step).sum())
-    mask = table.mask
-    labels = None if mask is None else share * int(mask.index_select(0, step).sum())
-    return batch._replace(labels=labels, weight=share * place.accumulated * place.world)
+    share = len(batch.index) / len(step)
+    labels, places = (
+        None if where is None else int(where.index_select(0, step).sum())
+        for where in (table.mask, table.places)
+    )
+    return batch._replace(
+        labels=None if labels is None else share * labels,
+        weight=share * place.accumulated * place.world,
+        placed=None if places is None else places / len(step),
+    )
 
 
 def _chosen(values: Tensor | None, rows: Tensor) -> Tensor | None:

@@ -20,6 +20,9 @@ Cells = Sequence[str | None]
 
 ENDINGS = (".csv", ".tsv", ".parquet")
 
+BLOCK, LARGEST = 2**20, 2**31 - 1
+"""Bytes of csv and tsv that are read at once, at least and at most."""
+
 
 class File(NamedTuple):
     """What was read: a ``pyarrow.Table``, and what the error message calls it."""
@@ -117,6 +120,8 @@ def column_of(file: File, name: str, key: str) -> Any:
     column = file.table[name]
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if types.is_string_view(column.type):
+        column = column.cast("string")
     kind = column.type
     plain = (types.is_string, types.is_large_string, types.is_boolean)
     if not any(fits(kind) for fits in (*plain, types.is_integer, types.is_floating)):
@@ -129,7 +134,7 @@ def cells(file: File, name: str, key: str) -> list[str | None]:
 
     Whole numbers have no decimal point and booleans are ``true`` and ``false``, whatever the file.
     """
-    return [_cell(value) for value in column_of(file, name, key).to_pylist()]
+    return [cell(value) for value in column_of(file, name, key).to_pylist()]
 
 
 def identifiers(file: File, name: str) -> IdArray:
@@ -171,7 +176,8 @@ def whole_numbers(said: Sequence[str]) -> npt.NDArray[np.int64] | None:
     return numbers if [str(each) for each in numbers.tolist()] == list(said) else None
 
 
-def _cell(value: Any) -> str | None:
+def cell(value: Any) -> str | None:
+    """A value of a column as text, None where there is nothing; see ``cells``."""
     if value is None or value == "" or value != value:
         return None
     if isinstance(value, bool):
@@ -193,20 +199,12 @@ def _delimited(source: Path | io.BytesIO, delimiter: str) -> Any:
         ignore_empty_lines=True,
     )
     data = source.read_bytes() if isinstance(source, Path) else source.getvalue()
-    names = _names(data, delimiter)
+    # In one block, as far as the library allows: a cell that reaches over two ends is an error.
+    read = csv.ReadOptions(block_size=min(max(BLOCK, len(data)), LARGEST))
+    # Once for the names, which the library must know to leave all cells as they are written.
+    names = csv.read_csv(io.BytesIO(data), read, parse).column_names
     convert = csv.ConvertOptions(column_types=dict.fromkeys(names, "string"))
-    return csv.read_csv(io.BytesIO(data), parse_options=parse, convert_options=convert)
-
-
-def _names(data: bytes, delimiter: str) -> list[str]:
-    """The columns that the first line names."""
-    from pyarrow import csv
-
-    quotes: Any = '"' if delimiter == "," else False
-    first = data.split(b"\n", 1)[0] + b"\n"
-    parse = csv.ParseOptions(delimiter=delimiter, quote_char=quotes)
-    header = csv.read_csv(io.BytesIO(first), parse_options=parse)
-    return [str(name) for name in header.column_names]
+    return csv.read_csv(io.BytesIO(data), read, parse, convert)
 
 
 def _why(error: Exception) -> str:

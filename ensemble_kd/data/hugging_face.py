@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -51,7 +52,7 @@ class HuggingFace:
         subset: the configuration, of data sets that have several.
         train: the split to train on.
         val: the split to validate on; None splits one off; ``auto`` takes the one that is called
-            so, if there is one.
+            so, if there is one and any of its labels is known.
         test: the split to test on, likewise.
         size: height and width to which images are scaled and cropped; None where all are of one.
         channels: 1 for grey, 3 for RGB; None for those of the first image.
@@ -138,7 +139,9 @@ class HuggingFace:
             ids = None if self.id is None else different(self._ids(held), held.where)
             partly = part == "train"
             if self.tokens is None:
-                labels = class_numbers(said[part], names, held.where, partly)
+                labels = class_numbers(
+                    said[part], names, held.where, partly, ordered=self.names is not None
+                )
                 found = Samples(self._inputs(part), labels)
             else:
                 lists = zip(words(held, self.tokens), said[part], strict=True)
@@ -158,6 +161,13 @@ class HuggingFace:
                     f"{where}: limit must be between 1 and {len(rows)}, got {self.limit}"
                 )
             splits["train"] = Held(rows.select(range(self.limit)), where)
+        for part in [part for part in splits if self.splits[part] == AUTO]:
+            # So are the test parts of competitions, such as those of GLUE.
+            if all(said is None for said in self._labels(splits[part])):
+                where = splits.pop(part).where
+                print(
+                    f"data: {where} is left out, since none of its labels is known", file=sys.stderr
+                )
         return splits
 
     @cached_property

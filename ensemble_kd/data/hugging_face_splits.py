@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ensemble_kd.data.labels import label_of
 from ensemble_kd.data.pictures import GREY, decoded, each, header
 from ensemble_kd.errors import UserError, nearest
-from ensemble_kd.types import UNLABELLED
 
 AUTO = "auto"
-"""Takes the split that is called as its part is, if there is one."""
+"""Takes the split that is called as its part is, if there is one with labels."""
 
 CALLED = {"val": ("validation", "val", "valid", "dev"), "test": ("test",)}
 """How splits of these parts are called."""
@@ -168,15 +168,14 @@ def label(value: Any, names: Sequence[str] | None, where: str) -> str | None:
     Raises:
         UserError: it is no class of the column.
     """
-    if value is None or value == "" or value == UNLABELLED or (names is not None and value == -1):
+    said = label_of(value)
+    if said is None or names is None:
+        return said
+    if value == -1:
         return None
-    if names is not None:
-        if not 0 <= value < len(names):
-            raise UserError(f"{where}: labels must be in 0..{len(names) - 1}, got {value}")
-        return names[int(value)]
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    if not 0 <= value < len(names):
+        raise UserError(f"{where}: labels must be in 0..{len(names) - 1}, got {value}")
+    return names[int(value)]
 
 
 def tags(value: Any, names: Sequence[str] | None, where: str) -> list[str] | None:

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from ensemble_kd.data.columns import Cells, whole_numbers
+from ensemble_kd.data.columns import Cells, File, cell, column_of, whole_numbers
 from ensemble_kd.data.splits import LabelArray
 from ensemble_kd.errors import UserError, nearest
 from ensemble_kd.types import UNLABELLED
+
+UNKNOWN = (str(UNLABELLED), f"{UNLABELLED}.0")
+"""How a label that is not known may be written, beside nothing at all."""
+
+
+def label_of(value: Any) -> str | None:
+    """A label as text; None where it is not known: nothing, NaN or -100."""
+    said = cell(value)
+    return None if said in UNKNOWN else said
+
+
+def labels_of(file: File, name: str) -> list[str | None]:
+    """The labels in a column as text, None where one is not known.
+
+    Raises:
+        UserError: there is no such column, or it holds neither text nor numbers.
+    """
+    return [label_of(value) for value in column_of(file, name, "data.source.label").to_pylist()]
 
 
 def class_names(cells: Cells, given: Sequence[str] | None, where: str) -> tuple[str, ...]:
@@ -24,7 +43,7 @@ def class_names(cells: Cells, given: Sequence[str] | None, where: str) -> tuple[
     Raises:
         UserError: there is only one class, or none.
     """
-    found = sorted({cell for cell in cells if cell is not None})
+    found = sorted({label for label in cells if label is not None})
     numbers = whole_numbers(found)
     if numbers is not None:
         found = [str(number) for number in sorted(numbers.tolist())]
@@ -36,15 +55,18 @@ def class_names(cells: Cells, given: Sequence[str] | None, where: str) -> tuple[
     return names
 
 
-def class_numbers(cells: Cells, names: Sequence[str], where: str, partly: bool) -> LabelArray:
+def class_numbers(
+    cells: Cells, names: Sequence[str], where: str, partly: bool, ordered: bool
+) -> LabelArray:
     """The class of each label.
 
     Args:
         cells: the labels, None where there is none.
-        names: of the classes. Where labels are none of these but all are numbers, they count the
-            names, from 0.
+        names: of the classes.
         where: what the error message calls the labels.
         partly: whether some may be missing.
+        ordered: whether the user said the order of the names: where labels are none of them but
+            all are numbers, they count the names then, from 0.
 
     Returns:
         (n,), ``UNLABELLED`` where there is none.
@@ -53,26 +75,27 @@ def class_numbers(cells: Cells, names: Sequence[str], where: str, partly: bool) 
         UserError: a label is no class, or one is missing that must not be.
     """
     numbers = {name: number for number, name in enumerate(names)}
-    said = {cell for cell in cells if cell is not None}
+    said = {label for label in cells if label is not None}
     unknown = said - set(numbers)
-    if unknown:
-        counted = [str(number) for number in range(len(names))]
-        if whole_numbers(list(names)) is None and whole_numbers(list(said)) is not None:
-            numbers = {name: number for number, name in enumerate(counted)}
-            unknown = said - set(numbers)
-    for row, cell in enumerate(cells, 1):
-        if cell in unknown:
-            hint = nearest(cell or "", numbers)
+    counts = whole_numbers(list(names)) is None and whole_numbers(list(said)) is not None
+    if unknown and counts and ordered:
+        numbers = {str(number): number for number in range(len(names))}
+        unknown = said - set(numbers)
+    for row, label in enumerate(cells, 1):
+        if label in unknown:
+            hint = nearest(label or "", numbers)
+            if counts and not ordered:
+                hint = "; numbers count the classes where data.source.names gives their order"
             raise UserError(
-                f"{where}: label {cell!r} in row {row} is none of the {len(names)} classes of the "
+                f"{where}: label {label!r} in row {row} is none of the {len(names)} classes of the "
                 f"training part{hint[:200]}"
             )
-        if cell is None and not partly:
+        if label is None and not partly:
             raise UserError(
                 f"{where}: expected a label in every row, got none in row {row}; only those of "
                 "the training part may be missing"
             )
-    return np.array([UNLABELLED if cell is None else numbers[cell] for cell in cells], np.int64)
+    return np.array([UNLABELLED if each is None else numbers[each] for each in cells], np.int64)
 
 
 def checked_names(names: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -55,12 +55,10 @@ class Opening:
         scaling = None
         if not isinstance(parts.train.inputs, Written):
             parts, scaling = self._scaled(parts, rows)
-        made = self._made(parts, rows)
-        tokenizer = None
-        if isinstance(parts.train.inputs, Written):
-            parts, made, tokenizer = self._in_tokens(parts, rows, made)
-        elif self.tokenizer is not None:
-            raise UserError("data.tokenizer: expected texts, got data without any")
+        tokenizer = self._fitted(parts, rows)
+        made = self._made(parts, rows, tokenizer)
+        if tokenizer is not None:
+            parts, made = _in_tokens(parts, made, tokenizer)
         known = table_of(parts.train, scaling)
         # The labels that are kept back are not even in the table that training reads.
         hidden = known if len(chosen) == len(rows.train) else but_for(known, chosen, scaling)
@@ -125,39 +123,44 @@ class Opening:
             mean, std = tuple(means.tolist()), tuple(stds.tolist())
         return parts.holding(filled), Scaling(mean, std)
 
-    def _made(self, parts: Parts, rows: Split) -> Any:
-        """Made-up samples: a tensor or texts as they are written; None where there are none."""
-        if self.synthesise is None:
+    def _fitted(self, parts: Parts, rows: Split) -> Any:
+        """What makes the tokens of texts; None of what is no text."""
+        if not isinstance(parts.train.inputs, Written):
+            if self.tokenizer is not None:
+                raise UserError("data.tokenizer: expected texts, got data without any")
             return None
-        inputs = parts.train.inputs
-        if isinstance(inputs, Pictures):
-            raise UserError("data.synthesise: expected a table of numbers, got files of images")
-        made = self.synthesise(inputs[rows.train], derive(self.seed, "synthesise"))
-        return made if isinstance(made, Written) else torch.from_numpy(made)
-
-    def _in_tokens(
-        self, parts: Parts, rows: Split, made: Written | None
-    ) -> tuple[Parts, Texts | None, Any]:
-        """Texts as tokens, and what made them."""
         if self.tokenizer is None:
             raise UserError(
                 "data.tokenizer: expected one, since the data holds texts, such as "
                 "{_target_: ensemble_kd.data.WordPiece}"
             )
         learned = parts.train.inputs[rows.train]
-        tokenizer = of_length(self.tokenizer.fitted(learned), self.length, learned)
-        found = {part: _tokens(samples, tokenizer) for part, samples in parts.held().items()}
-        cut = sum(samples.inputs.cut for samples in found.values())
-        if cut:
-            total = sum(len(samples.labels) for samples in found.values())
-            length = found["train"].inputs.shape[1]
-            print(
-                f"data: {cut} of {total} texts are longer than data.length={length} tokens and "
-                "are cut",
-                file=sys.stderr,
-            )
-        given = parts.holding(found)
-        return given, None if made is None else Texts(made, tokenizer), tokenizer
+        return of_length(self.tokenizer.fitted(learned), self.length, learned)
+
+    def _made(self, parts: Parts, rows: Split, tokenizer: Any) -> Any:
+        """Made-up samples: a tensor or texts as they are written; None where there are none."""
+        if self.synthesise is None:
+            return None
+        inputs = parts.train.inputs
+        if isinstance(inputs, Pictures):
+            raise UserError("data.synthesise: expected a table of numbers, got files of images")
+        rule = self.synthesise if tokenizer is None else self.synthesise.fitted(tokenizer)
+        made = rule(inputs[rows.train], derive(self.seed, "synthesise"))
+        return made if isinstance(made, Written) else torch.from_numpy(made)
+
+
+def _in_tokens(parts: Parts, made: Written | None, tokenizer: Any) -> tuple[Parts, Texts | None]:
+    """Texts as tokens, those of the parts and those that were made up."""
+    found = {part: _tokens(samples, tokenizer) for part, samples in parts.held().items()}
+    cut = sum(samples.inputs.cut for samples in found.values())
+    if cut:
+        total = sum(len(samples.labels) for samples in found.values())
+        length = found["train"].inputs.shape[1]
+        print(
+            f"data: {cut} of {total} texts are longer than data.length={length} tokens and are cut",
+            file=sys.stderr,
+        )
+    return parts.holding(found), None if made is None else Texts(made, tokenizer)
 
 
 def _tokens(samples: Samples, tokenizer: Any) -> Samples:

@@ -27,3 +27,7 @@ class Synthesis(ABC):
         Raises:
             UserError: samples of this kind cannot be made up.
         """
+
+    def fitted(self, tokenizer: Any) -> Synthesis:
+        """This rule for texts of a ``tokenizers.Tokenizer``; itself where none matters."""
+        return self

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble_kd.data.columns import File, cells, column_of, identifiers, read_parts
+from ensemble_kd.data.columns import File, column_of, identifiers, read_parts
 from ensemble_kd.data.features import Encoding, Missing, feature
-from ensemble_kd.data.labels import checked_names, class_names, class_numbers
+from ensemble_kd.data.labels import checked_names, class_names, class_numbers, labels_of
 from ensemble_kd.data.source import Parts, Samples, Scale
 from ensemble_kd.errors import UserError
 
@@ -20,10 +20,10 @@ class Tabular:
     """The rows of a csv, tsv or parquet file: a label, and features from the other columns.
 
     Files are read as ``columns.read`` says; a label is a name or a number, and where the cell is
-    empty, which it may be in the training part only, the label is not known. What becomes of the
-    features is told by ``features.feature``: numbers stay numbers, all else is a category. Numbers
-    and codes are standardised by the mean and the standard deviation of the training split; columns
-    of zeros and ones that stand for a category are not.
+    empty or -100, which it may be in the training part only, the label is not known. What becomes
+    of the features is told by ``features.feature``: numbers stay numbers, all else is a category.
+    Numbers and codes are standardised by the mean and the standard deviation of the training split;
+    columns of zeros and ones that stand for a category are not.
 
     Args:
         path: the training part.
@@ -91,14 +91,16 @@ class Tabular:
             feature(files, name, name in self.categorical, self.encoding, self.missing)
             for name in self._chosen(files["train"])
         ]
-        labels = {
-            part: cells(file, self.label, "data.source.label") for part, file in files.items()
-        }
+        labels = {part: labels_of(file, self.label) for part, file in files.items()}
         names = class_names(labels["train"], self.names, files["train"].where)
         parts = {}
         for part, file in files.items():
             inputs = np.concatenate([column.values[part] for column in columns], axis=1)
-            numbers = class_numbers(labels[part], names, file.where, part == "train")
+            numbers = class_numbers(
+                *(labels[part], names, file.where),
+                partly=part == "train",
+                ordered=self.names is not None,
+            )
             ids = None if self.id is None else identifiers(file, self.id)
             parts[part] = Samples(inputs, numbers, ids)
         described = [each for column in columns for each in column.described]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ensemble_kd.data.source import existing
 from ensemble_kd.data.synthesis import Synthesis
+from ensemble_kd.data.tokenizing import MASKS, special
 from ensemble_kd.data.written import Written
 from ensemble_kd.errors import UserError
 
@@ -44,7 +46,7 @@ class TangAugmentation(Synthesis):
         p_ngram: probability that only an n-gram is kept, in [0, 1].
         tags: a file of lines WORD<TAB>TAG in UTF-8, the part of speech of each word as it is
             written in the texts.
-        mask: what stands for a masked word; the mask token of the tokenizer.
+        mask: what stands for a masked word; None for the mask token of the data's tokenizer.
 
     Raises:
         ValueError: an argument is out of range.
@@ -56,7 +58,7 @@ class TangAugmentation(Synthesis):
     p_ngram: float = 0.25
     # Where the file lies does not matter, and what it says shows in the texts that are made.
     tags: str | Path | None = field(default=None, repr=False)
-    mask: str = "[MASK]"
+    mask: str | None = None
 
     def __post_init__(self) -> None:
         if self.tries < 1:
@@ -77,6 +79,11 @@ class TangAugmentation(Synthesis):
     def _exchanged(self) -> float:
         return self.p_pos or 0.0
 
+    def fitted(self, tokenizer: Any) -> TangAugmentation:
+        """With the mask token of a tokenizer, where none was given."""
+        found = special(tokenizer, MASKS)
+        return self if self.mask is not None or not found else replace(self, mask=found[1])
+
     def __call__(self, inputs: Written, seed: int) -> Written:
         """Make texts.
 
@@ -85,8 +92,8 @@ class TangAugmentation(Synthesis):
             seed: decides all draws.
 
         Raises:
-            UserError: the inputs are no texts, words have classes, the file cannot be read, or
-                nothing new was made.
+            UserError: the inputs are no texts, words have classes, the file cannot be read, there
+                is no mask token, or nothing new was made.
         """
         if not isinstance(inputs, Written):
             raise UserError("data.synthesise: TangAugmentation needs texts, got other data")
@@ -94,11 +101,12 @@ class TangAugmentation(Synthesis):
             raise UserError(
                 "data.synthesise: TangAugmentation needs texts with a class each, got tagged words"
             )
-        # A dict, which keeps the order: no text is made twice.
-        seen = dict.fromkeys(inputs.texts)
+        # A dict, which keeps the order: no text is made twice, whatever blanks it has.
+        seen = {_plain(text): text for text in inputs.texts}
+        real = len(seen)
         for text in self.every(inputs, seed):
-            seen.setdefault(text)
-        made = tuple(seen)[len(set(inputs.texts)) :]
+            seen.setdefault(_plain(text), text)
+        made = tuple(seen.values())[real:]
         if not made:
             raise UserError(
                 "data.synthesise: TangAugmentation made no new text; raise its probabilities"
@@ -107,6 +115,11 @@ class TangAugmentation(Synthesis):
 
     def every(self, inputs: Written, seed: int) -> Iterator[tuple[str, ...]]:
         """All texts that are made, also those that were there before."""
+        if self.p_mask > 0 and self.mask is None:
+            raise UserError(
+                "data.synthesise: TangAugmentation needs a tokenizer with a token for masks, "
+                f"{', '.join(MASKS)}; set data.synthesise.mask to what stands for a masked word"
+            )
         generator = np.random.default_rng(seed)
         tags = {} if self.tags is None else read_tags(Path(self.tags).expanduser())
         words = [[part.split() for part in text] for text in inputs.texts]
@@ -133,7 +146,7 @@ class TangAugmentation(Synthesis):
         drawn = generator.random(len(words))
         for place in np.flatnonzero(drawn < self.p_mask + self._exchanged).tolist():
             if drawn[place] < self.p_mask:
-                made[place] = self.mask
+                made[place] = str(self.mask)
             elif words[place] in tags:
                 others, shares = lexicon[tags[words[place]]]
                 made[place] = others[int(shares.searchsorted(generator.random(), "right"))]
@@ -142,6 +155,11 @@ class TangAugmentation(Synthesis):
             start = int(generator.integers(0, len(words) - size + 1))
             made = made[start : start + size]
         return " ".join(made)
+
+
+def _plain(text: Sequence[str]) -> tuple[str, ...]:
+    """A text with one blank between words, as those are that are made."""
+    return tuple(" ".join(part.split()) for part in text)
 
 
 def read_tags(path: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ensemble_kd.data.columns import cells, identifiers, read_parts
-from ensemble_kd.data.labels import checked_names, class_names, class_numbers
+from ensemble_kd.data.labels import checked_names, class_names, class_numbers, labels_of
 from ensemble_kd.data.source import Parts, Samples
 from ensemble_kd.data.written import written
 
@@ -16,8 +16,8 @@ REMEDY = "set data.source.path to a csv, tsv or parquet file with a column of te
 class TextTable:
     """Texts, or pairs of texts, in one column or two, and their labels in another.
 
-    Files are read as ``columns.read`` says. A label is a name or a number; where the cell is empty,
-    which it may be in the training part only, the label is not known.
+    Files are read as ``columns.read`` says. A label is a name or a number; where the cell is empty
+    or -100, which it may be in the training part only, the label is not known.
 
     Args:
         path: the training part.
@@ -61,16 +61,18 @@ class TextTable:
     def load(self) -> Parts:
         """The texts and labels of all files."""
         files = read_parts(self.paths, self.remedy, self.limit)
-        labels = {
-            part: cells(file, self.label, "data.source.label") for part, file in files.items()
-        }
+        labels = {part: labels_of(file, self.label) for part, file in files.items()}
         names = class_names(labels["train"], self.names, files["train"].where)
         parts = {}
         for part, file in files.items():
             columns = [cells(file, name, "data.source.text") for name in self.text]
             # A cell without text is an empty text.
             texts = [tuple(cell or "" for cell in row) for row in zip(*columns, strict=True)]
-            numbers = class_numbers(labels[part], names, file.where, part == "train")
+            numbers = class_numbers(
+                *(labels[part], names, file.where),
+                partly=part == "train",
+                ordered=self.names is not None,
+            )
             ids = None if self.id is None else identifiers(file, self.id)
             parts[part] = Samples(written(texts, file.where), numbers, ids)
         return Parts(parts["train"], parts.get("test"), len(names), names, parts.get("val"))

@@ -56,7 +56,8 @@ def export_onnx(
     appears whole, under its name, or not at all, and holds no paths of this machine.
 
     Args:
-        network: returns logits, an ``Output`` or an object with ``.logits``.
+        network: returns logits, an ``Output`` or an object with ``.logits``. One that knows that it
+            cannot be exported, or a part of it, says why in an attribute ``unexportable``.
         example_inputs: one or more samples, (b, ...) or ``Tokens``.
         path: the file; its folder exists.
         tolerance: how far a logit may be from the network's, as a share of the largest logit where
@@ -72,6 +73,9 @@ def export_onnx(
             f"{path}: exporting needs a batch of example inputs, one tensor or texts, "
             f"got {type(example_inputs).__name__}"
         )
+    for part in network.modules():
+        if reason := getattr(part, "unexportable", None):
+            raise UserError(f"{path}: the network cannot be exported to ONNX: {reason}")
     eager = _Logits(copy.deepcopy(network), isinstance(example_inputs, Tokens)).cpu().float().eval()
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

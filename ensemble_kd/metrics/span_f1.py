@@ -28,6 +28,10 @@ class SpanF1(Metric):
     recall where there is nothing to find, and F1 where both are zero. Before the first word all
     three are NaN.
 
+    Only words that are there can count. Where texts were cut, entities in what was cut off are
+    missing from what there was to find: recall and F1 are then too high, and depend on the length
+    and on the tokenizer.
+
     Args:
         names: of the classes, in their order: ``O``, ``B-TYPE`` and ``I-TYPE``.
 
@@ -66,14 +70,13 @@ class SpanF1(Metric):
         for name in ("correct", "found", "present", "words"):
             self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, preds: Tensor, target: Tensor, places: Tensor | None = None) -> None:
+    def update(self, preds: Tensor, target: Tensor) -> None:
         """Count a batch of texts.
 
         Args:
             preds: (b, l) int64 classes, or (b, l, c) logits of any floating type.
-            target: (b, l) int64 classes; where they are ``UNLABELLED`` nothing counts.
-            places: (b, l) bool, true where a word begins; what stands between two of them is no
-                part of the text. None where every entry of ``target`` is a word.
+            target: (b, l) int64 classes, ``UNLABELLED`` where no word begins: what stands there is
+                no part of the text.
 
         Raises:
             ValueError: the shapes do not fit each other, or a class has no name.
@@ -85,8 +88,6 @@ class SpanF1(Metric):
                 f"they are logits, got {tuple(preds.shape)} and {tuple(target.shape)}"
             )
         known = target != UNLABELLED
-        if places is not None:
-            known = known & places
         # Texts one after the other, words only.
         text = known.nonzero()[:, 0]
         guessed, true = self._entities(chosen[known], text), self._entities(target[known], text)

@@ -33,8 +33,9 @@ class EarlyExit(nn.Module):
     The network itself answers through the last of them. In eval mode, with ``speed`` above zero, a
     text leaves through an earlier one whose uncertainty, the entropy of its prediction divided by
     that of equal probabilities, is below the speed; later blocks are run for the other texts only.
-    While the network is trained, and with speed 0, all texts go through all blocks and nothing
-    depends on what they are, so that it can be exported.
+    While the network is trained, with speed 0, and until its earlier classifiers have learned (the
+    buffer ``settled``, which ``BranchDistillation`` sets), all texts go through all blocks and
+    nothing depends on what they are, so that it can be exported.
 
     Source: FastBERT, Liu et al. (arXiv 2004.02178), sections 3.1 and 3.3. Deviations: in the
     authors' code (autoliuweijie/FastBERT @859632f) a text also leaves where its uncertainty equals
@@ -58,6 +59,8 @@ class EarlyExit(nn.Module):
         ValueError: an argument is out of range.
         UserError: the package transformers is not installed.
     """
+
+    settled: Tensor
 
     def __init__(
         self,
@@ -94,10 +97,18 @@ class EarlyExit(nn.Module):
         self.exit_width = exit_width
         self.exit_heads = exit_heads
         self.speed = speed
+        self.register_buffer("settled", torch.tensor(False))
+
+    @property
+    def unexportable(self) -> str | None:
+        """Why it cannot be exported as it is; None where it can."""
+        if self.speed > 0 and self.settled:
+            return f"texts leave it early, with speed={self.speed:g}; only with speed=0 it can"
+        return None
 
     def forward(self, inputs: Tokens) -> Tensor:
         """(b, c) logits."""
-        if self.training or self.speed == 0:
+        if self.training or self.speed == 0 or not self.settled:
             return self.through(inputs, self.layers)
         return self.early(inputs).logits
 

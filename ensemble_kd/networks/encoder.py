@@ -20,15 +20,16 @@ class Encoder(nn.Module):
     ``attention.self.query``, ``key`` and ``value`` of a block.
 
     No token attends to padding. What stands at padding decides nothing about the other tokens:
-    embeddings that look at their neighbours see token 0 there.
+    embeddings that look at their neighbours see zeros there, as beyond the end.
 
     Args:
-        model: has ``embeddings`` and ``encoder`` like a BERT, with eager attention.
+        model: has ``embeddings``, with ``word_embeddings`` in it, and ``encoder`` like a BERT, with
+            eager attention.
     """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.embeddings: nn.Module = model.embeddings
+        self.embeddings: Any = model.embeddings
         self.encoder: Any = model.encoder
 
     def forward(self, inputs: Tokens) -> Tensor:
@@ -42,8 +43,9 @@ class Encoder(nn.Module):
 
         The second is added to the scores of each key, for all queries.
         """
-        ids = inputs.ids.masked_fill(~inputs.mask, 0)
-        embedded: Tensor = self.embeddings(input_ids=ids, token_type_ids=inputs.kinds)
+        words = self.embeddings.word_embeddings(inputs.ids.masked_fill(~inputs.mask, 0))
+        words = words.masked_fill(~inputs.mask[:, :, None], 0)
+        embedded: Tensor = self.embeddings(inputs_embeds=words, token_type_ids=inputs.kinds)
         # No branch depends on the data, so that the network can be exported. The least finite
         # number, for -inf would make NaN of a text without tokens.
         seen = inputs.mask[:, None, None, :]

@@ -38,7 +38,8 @@ class MobileBert(nn.Sequential):
         heads: of the attention; divides the width inside.
         inner: width inside the feed-forward parts.
         stacked: feed-forward parts in a block.
-        embedding: width of the embedding of a token; three neighbours make a state.
+        embedding: width of the embedding of a token; three neighbours make a state, zeros standing
+            for those that are padding or beyond the end.
         normalisation: ``no_norm`` (a scale and a shift) or ``layer_norm``.
         activation: ``relu`` or ``gelu``.
         dropout: share of what is dropped while training: of states, attention, and what the

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,13 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ensemble_kd.given_files import digest_of, one_line
+from ensemble_kd.given_files import digest_of, is_commit, one_line
 from ensemble_kd.networks.arguments import at_least, text_length
 from ensemble_kd.optional import optional
 from ensemble_kd.types import Tokens
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
-"""A revision of a hub that nobody can move to other weights."""
 
 
 class Transformers(nn.Module):
@@ -93,9 +89,11 @@ class Transformers(nn.Module):
         else:
             config = library.AutoConfig.for_model(**(architecture or {}))
             with _quiet(library):
-                self.body = auto.from_config(config, attn_implementation="eager")
+                self.body = auto.from_config(
+                    config, attn_implementation="eager", trust_remote_code=False
+                )
             self.architecture = dict(architecture or {})
-        _check_sizes(path or "the architecture", self.body.config, length, vocabulary, tokens)
+        _check_sizes(path or "the architecture", self.body, length, vocabulary, tokens)
         named = inspect.signature(self.body.forward).parameters
         of_pairs = getattr(self.body.config, "type_vocab_size", 0) > 1
         self._takes_kinds = of_pairs and "token_type_ids" in named
@@ -127,7 +125,7 @@ def _check_origin(path: str, revision: str | None, sha256: str | None) -> None:
         if sha256 != found:
             raise ValueError(f"sha256 must be that of {path}, {found}, got {sha256}")
         return
-    if revision is None or not COMMIT.fullmatch(revision):
+    if not is_commit(revision):
         raise ValueError(
             f"path {path} is no folder, and as the id of a model on the hub it needs as revision "
             f"the commit, 40 hexadecimal digits, got {revision}"
@@ -173,18 +171,27 @@ def _tokens(library: Any, path: str, revision: str | None) -> int | None:
     return int(tokenizer.get_vocab_size())
 
 
-def _check_sizes(path: str, config: Any, length: int, vocabulary: int, tokens: int | None) -> None:
+def places(network: Any) -> int | None:
+    """How many tokens a network of transformers takes; None where nothing in it says it."""
+    for name, part in network.named_modules():
+        # Models like RoBERTa count places from the padding on, and keep some at the front.
+        if name.endswith("position_embeddings") and getattr(part, "padding_idx", None) is not None:
+            return int(part.num_embeddings) - int(part.padding_idx) - 1
+    said = getattr(network.config, "max_position_embeddings", None)
+    return said if isinstance(said, int) and said > 0 else None
+
+
+def _check_sizes(path: str, body: Any, length: int, vocabulary: int, tokens: int | None) -> None:
+    config = body.config
     known = config.vocab_size if tokens is None else tokens
     if vocabulary > config.vocab_size or (tokens is not None and vocabulary != tokens):
         raise ValueError(
             f"vocabulary must be the {known} tokens of {path}, got {vocabulary}: tokenize the data "
             f"with its tokenizer, data.tokenizer={path}"
         )
-    # Models that count places from the padding on, like RoBERTa, keep some at the front.
-    front = (config.pad_token_id or 0) + 1 if "roberta" in config.model_type else 0
-    places = getattr(config, "max_position_embeddings", None)
-    if places is not None and length > places - front:
-        raise ValueError(f"inputs must be at most {places - front} tokens for {path}, got {length}")
+    limit = places(body)
+    if limit is not None and length > limit:
+        raise ValueError(f"inputs must be at most {limit} tokens for {path}, got {length}")
 
 
 @contextmanager

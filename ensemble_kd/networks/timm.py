@@ -9,10 +9,13 @@ from torch import Tensor, nn
 
 from ensemble_kd.errors import UserError, nearest
 from ensemble_kd.files import file_digest
-from ensemble_kd.given_files import offered, one_line
+from ensemble_kd.given_files import offered, one_line, shortened
 from ensemble_kd.networks.arguments import at_least, image_shape
 from ensemble_kd.optional import optional
 from ensemble_kd.state_dicts import fill, read_weights
+
+REFUSED = ("pretrained", "checkpoint", "cache_dir", "features_only")
+"""Begin the arguments by which timm reads weights of its own choice, or makes no classifier."""
 
 
 class TimmNetwork(nn.Module):
@@ -28,7 +31,7 @@ class TimmNetwork(nn.Module):
         weights: a file of weights to begin with, safetensors or a state dict; None for new ones. A
             classifier in it that has another number of classes is left out.
         sha256: of that file, in hex: so that another file under the same name is another student.
-        arguments: further ones of ``timm.create_model``.
+        arguments: further ones of ``timm.create_model``; none by which it reads files.
 
     Raises:
         UserError: timm is not installed, has no such network, or the weights do not fit.
@@ -86,29 +89,42 @@ def library() -> Any:
         raise UserError(f"timm cannot be imported: {one_line(failure)}") from failure
 
 
-def create(timm: Any, name: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """A network of timm with new weights.
+def create(
+    timm: Any,
+    name: str,
+    arguments: Mapping[str, Any],
+    published: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """A network of timm with new weights; nothing is read for it.
 
     Args:
         timm: the library.
         name: of the network, without a tag of pretrained weights.
-        arguments: of ``timm.create_model``.
+        arguments: of ``timm.create_model``, perhaps from a file of a stranger.
+        published: timm's own configuration, ``pretrained_cfg``; None for that of the name.
 
     Raises:
         UserError: there is no such network, or it does not take the arguments.
     """
+    refused = [key for key in map(str, arguments) if key.startswith(REFUSED)]
+    if refused:
+        raise UserError(
+            f"timm: {name}: arguments must not hold {shortened(refused)}: weights come from "
+            "weights: FILE and nowhere else"
+        )
     known = timm.list_models()
     if name not in known:
         raise UserError(f"timm has no network {name!r}{nearest(name, known)}")
+    own = {} if published is None else {"pretrained_cfg": dict(published)}
     try:
-        network: nn.Module = timm.create_model(name, pretrained=False, **arguments)
+        network: nn.Module = timm.create_model(name, pretrained=False, **own, **arguments)
     except Exception as failure:  # whatever a constructor raises
         raise UserError(f"timm: {name}: {one_line(failure)}") from failure
     return network
 
 
 def _begin(network: nn.Module, weights: str, sha256: str | None) -> None:
-    found = file_digest(offered(weights, "weights"))
+    found = file_digest(offered(weights, "weights", any_bytes=True))
     if sha256 != found:
         raise ValueError(f"sha256 must be that of {weights}, {found}, got {sha256}")
     state, own = read_weights(weights), network.state_dict()

@@ -20,9 +20,9 @@ class Term(nn.Module):
     samples for an objective that needs labels and over all samples otherwise; of sequences, over
     the places where there is something to predict (``Batch.places``) and not over padding, if the
     objective has a value for each place. Where the batch says
-    how many labels it counts for (``Batch.labels``), the sum over the labelled samples is divided
-    by that: an optimiser step of several batches is then the mean over all of their labelled
-    samples, and not a mean of means. A batch in which no
+    how many labels and places it counts for (``Batch.labels``, ``Batch.placed``), the sum is
+    divided by that: an optimiser step of several batches is then the mean over all of their
+    labelled samples, or of their places, and not a mean of means. A batch in which no
     sample counts gives zero, with zero gradient. A weight of zero gives zero too, but keeps the
     graph: whatever is learned inside the objective then receives zeros and not nothing.
 
@@ -71,6 +71,9 @@ class Term(nn.Module):
         if not self.objective.needs_labels or batch.mask is None:
             if batch.places is not None and values.shape == batch.places.shape:
                 said = torch.where(batch.places, values, values.new_zeros(()))
+                if batch.placed is not None:
+                    # Zero only where no batch of the step has a place.
+                    return _times(strength / (batch.placed * len(said) or 1.0), said.sum())
                 return _times(strength, said.sum() / batch.places.sum().clamp(min=1))
             return _times(strength, values.mean() if values.numel() else values.sum())
         if batch.mask.shape != values.shape:

@@ -15,6 +15,8 @@ from ensemble_kd.report.results import Results
 from ensemble_kd.report.roles import Role, in_order, role
 
 WIDTH, HEIGHT = 7.5, 4.6
+SHOWN = 5
+"""Names that have room in a line."""
 MARKERS: dict[Role, str] = {"ensemble": "D", "student": "o", "control": "o"}
 SIZES: dict[Role, float] = {"ensemble": 55, "student": 75, "control": 115}
 
@@ -40,7 +42,7 @@ def draw_predictors(results: Results) -> Picture:
     picture.heading(0.3, "Test accuracy in % by number of parameters", note)
     axes = picture.axes_at(MARGIN + 0.4, 0.6, WIDTH - 2 * MARGIN - 0.45, HEIGHT - 1.2)
     tidy(axes)
-    axes.set_xlabel("parameters", fontsize=8, color=FAINT)
+    axes.set_xlabel(f"parameters{_unknown(results)}", fontsize=8, color=FAINT)
     if not spots:
         axes.text(0.5, 0.5, "no labels", color=FAINT, ha="center", transform=axes.transAxes)
         return picture
@@ -69,11 +71,25 @@ def _spots(results: Results) -> dict[str, Spot]:
     spots = {}
     for name in in_order(results["predictors"]):
         entry = results["predictors"][name]
-        accuracy, n = entry["test"]["accuracy"], entry["test"]["n"]
-        if accuracy is not None and n > 0:
+        accuracy, n, size = entry["test"]["accuracy"], entry["test"]["n"], entry["parameters"]
+        if accuracy is not None and n > 0 and size is not None:
             error = math.sqrt(accuracy * (1 - accuracy) / n)
-            spots[name] = Spot(max(entry["parameters"], 1), 100 * accuracy, 100 * error)
+            spots[name] = Spot(max(size, 1), 100 * accuracy, 100 * error)
     return spots
+
+
+def _unknown(results: Results) -> str:
+    """The predictors that have no place, because nobody knows how large they are."""
+    lacking = [
+        f"{name} {100 * accuracy:.1f}"
+        for name in in_order(results["predictors"])
+        if (entry := results["predictors"][name])["parameters"] is None
+        and (accuracy := entry["test"]["accuracy"]) is not None
+    ]
+    if not lacking:
+        return ""
+    more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+    return f"  (of unknown size: {', '.join(lacking[:SHOWN])}{more})"
 
 
 def _set_scales(axes: Axes, spots: Sequence[Spot]) -> None:

@@ -45,7 +45,7 @@ class Trained(NamedTuple):
         reused: it was found in the store and not trained again.
         epochs: passes over the training split.
         seconds: wall-clock time that it took in this run.
-        parameters: of the network that it trained.
+        parameters: of the network that it trained; None where nobody knows.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Trained(NamedTuple):
     reused: bool
     epochs: int
     seconds: float
-    parameters: int
+    parameters: int | None
 
 
 class AnyScores(TypedDict):
@@ -76,7 +76,7 @@ class PredictorEntry(TypedDict):
 
     val: ScoreEntry
     test: ScoreEntry
-    parameters: int
+    parameters: int | None
     milliseconds_per_1000: float | None
 
 
@@ -95,7 +95,7 @@ class StageEntry(TypedDict):
     reused: bool
     epochs: int
     seconds: float
-    parameters: int
+    parameters: int | None
 
 
 class Contract(TypedDict):
@@ -129,7 +129,7 @@ def compile_results(
     data: Mapping[str, Any],
     val: Measured,
     test: Measured,
-    parameters: Mapping[str, int],
+    parameters: Mapping[str, int | None],
     stages: Iterable[Trained],
     milliseconds: Mapping[str, float] | None = None,
 ) -> Results:
@@ -141,7 +141,7 @@ def compile_results(
         data: what describes the data: name, digest, sizes of the splits.
         val: what was measured on the validation split.
         test: what was measured on the test split, for the same predictors.
-        parameters: number of parameters, by predictor.
+        parameters: number of parameters, by predictor; None where nobody knows.
         stages: in the order of training.
         milliseconds: time per 1,000 samples, by predictor, for those that were timed.
 

@@ -58,6 +58,12 @@ def _agreement(results: Results, name: str) -> float | None:
     return pair["test"]["agreement"] if pair else None
 
 
+def _size(parameters: int | None) -> str:
+    if parameters is None:
+        return "-"
+    return f"{parameters:,}" if parameters < 10**7 else f"{parameters / 1e6:,.1f} M"
+
+
 def _cells(entry: PredictorEntry, agreement: float | None, spans: bool) -> list[str]:
     test, size, time = entry["test"], entry["parameters"], entry["milliseconds_per_1000"]
     return [
@@ -65,7 +71,7 @@ def _cells(entry: PredictorEntry, agreement: float | None, spans: bool) -> list[
         *([number(test.get("span_f1"), "{:.1%}")] if spans else []),
         number(test["nll"], "{:.3f}"),
         number(test["ece"], "{:.3f}"),
-        f"{size:,}" if size < 10**7 else f"{size / 1e6:,.1f} M",
+        _size(size),
         number(time, "{:.2f}" if time is not None and time < 10 else "{:,.0f}"),
         number(agreement, "{:.1%}"),
     ]

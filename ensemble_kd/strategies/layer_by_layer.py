@@ -25,7 +25,8 @@ class LayerByLayer:
     the epochs, so that together they cost what the control costs; each has a learning-rate schedule
     of its own. What is learned beside the student, such as connectors, stays behind with its stage.
     The accuracy of ``layer/1`` and so on means nothing, and their last weights are kept whatever
-    ``select`` says. BatchNorm statistics of layers that rest follow what they see.
+    ``select`` says. Layers that rest are in eval mode: they have no dropout, and their BatchNorm
+    statistics stay.
 
     Source: with ``objective=mobilebert``, progressive knowledge transfer of Sun et al., MobileBERT
     (arXiv 2004.02984), section 3.5. Deviations: lower layers rest altogether, where the paper gives

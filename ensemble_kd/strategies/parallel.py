@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ensemble_kd.functional import uncast, widened
-from ensemble_kd.networks.span import freeze_outside
+from ensemble_kd.networks.span import at_rest, freeze_outside
 from ensemble_kd.objectives import Term
 from ensemble_kd.strategies.hearing import heard
 from ensemble_kd.strategies.lesson import Lesson, detached
@@ -30,8 +30,8 @@ class Parallel(Strategy):
     Args:
         terms: what is matched, by name.
         weighting: how much each teacher counts.
-        after: path of a module of the student: it and all before it stay as they are.
-        up_to: path of a module of the student: all behind it stays as it is.
+        after: path of a module of the student: it and all before it stay as they are, in eval mode.
+        up_to: path of a module of the student: all behind it stays as it is, likewise.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Parallel(Strategy):
         self.lesson = Lesson(terms, weighting)
         self.after = after
         self.up_to = up_to
+        self._resting: tuple[str, ...] = ()
 
     def meet(self, student: nn.Module) -> None:
         """Let only the part of the student learn that shall.
@@ -53,7 +54,7 @@ class Parallel(Strategy):
             ValueError: the student has no such modules.
         """
         if self.after is not None or self.up_to is not None:
-            freeze_outside(student, self.after, self.up_to)
+            self._resting = freeze_outside(student, self.after, self.up_to)
 
     def players(self, student: nn.Module) -> dict[str, list[nn.Parameter]]:
         """The student; and the weighting, when it learns from what it did to the student."""
@@ -70,13 +71,14 @@ class Parallel(Strategy):
     ) -> Iterator[Turn]:
         """The student descends all terms; a weighting that learns afterwards has a second turn."""
         taught = teachers(batch, progress)
-        learned = self.lesson.hear(student, batch)
+        with at_rest(student, self._resting):
+            learned = self.lesson.hear(student, batch)
         weighting = self.lesson.weighting
         weights = self.lesson.weights(learned, taught, batch, progress)
         terms = self.lesson.losses(learned, taught, weights, batch, progress)
         yield Turn("student", terms, weighting.measurements(weights))
         if weighting.learns_afterwards:
-            with torch.no_grad():
+            with torch.no_grad(), at_rest(student, self._resting):
                 after = as_output(student(batch.inputs))
             voices = heard(taught, learned, batch)
             with uncast(weights):

@@ -29,8 +29,9 @@ class SelfDistillation:
     The stages share the epochs. In the first the network learns under the teachers of the run where
     the strategy is taught, and without teachers otherwise. The second starts from its weights,
     changes nothing but the earlier classifiers (``BranchDistillation``), and always keeps its last
-    weights: what ``select`` looks at is the network's own accuracy, which no longer changes. On
-    several processes the trainer must be told of what is left alone:
+    weights: what ``select`` looks at is the network's own accuracy, which no longer depends on how
+    well they learn, or does by its speed only. Only from the second stage on texts leave early: the
+    first, and a control, answer through the last classifier whatever the speed. On several processes the trainer must be told of what is left alone:
     ``trainer.strategy=ddp_spawn_find_unused_parameters_true``.
 
     Source: FastBERT, Liu et al. (arXiv 2004.02178), section 3.2, without its first step, the
@@ -126,6 +127,10 @@ class BranchDistillation(Strategy):
                 "self-distillation needs a network with classifiers behind two blocks or more, "
                 f"such as student=fastbert, got {type(student).__name__}"
             )
+
+    def begin(self, student: nn.Module, teachers: Ensemble) -> None:
+        """From now on texts may leave early."""
+        _exiting(student).settled.fill_(True)
 
     def players(self, student: nn.Module) -> dict[str, list[nn.Parameter]]:
         """``exits``: all classifiers but the last."""

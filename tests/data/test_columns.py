@@ -38,6 +38,7 @@ def written(name: str, content: bytes | str) -> Path:
         ("a.csv", 'x,"y, z"\n"a ""b""","c\nd"\n', {"x": ['a "b"'], "y, z": ["c\nd"]}),
         ("a.csv", "x,y\n1,\n,b", {"x": ["1", ""], "y": ["", "b"]}),
         ("a.CSV", "x,y\n1,ö\n", {"x": ["1"], "y": ["ö"]}),
+        ("a.csv", 'x,"y\nz"\n1,2\n', {"x": ["1"], "y\nz": ["2"]}),
         ("a.tsv", 'x\ty\n"a\tb, c\n', {"x": ['"a'], "y": ["b, c"]}),
     ],
 )
@@ -61,6 +62,19 @@ def test_parquet() -> None:
     assert cells(File(kinds, "here"), "d", "key") == ["a", "b", "a"]
     nan = File(pa.table({"n": [1.0, float("nan")]}), "here")
     assert cells(nan, "n", "key") == ["1", None]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_a_cell_of_any_length(name: str) -> None:
+    long = "word " * 600_000
+    path = written(name, f"x\n{long}\nshort\n")
+    assert read(path, "")["x"].to_pylist() == [long, "short"]
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.large_string()])
+def test_text_of_other_types(kind: Any) -> None:
+    file = File(pa.table({"x": pa.array(["a", None], kind)}), "here")
+    assert cells(file, "x", "key") == ["a", None]
 
 
 @pytest.mark.parametrize(

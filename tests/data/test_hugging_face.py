@@ -95,6 +95,36 @@ def test_splits_by_their_names_or_none(tmp_path: Path) -> None:
         HuggingFace(folder, text=["sentence"]).load()
 
 
+def test_a_split_without_any_label_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    unknown = texts(9, 200).filter(lambda row: row["label"] < 0)
+    folder = saved(train=texts(), test=unknown)
+    source = HuggingFace(folder, text=["sentence"])
+    assert source.load().test is None
+    line = "data: saved (test) is left out, since none of its labels is known\n"
+    assert capsys.readouterr().err == line
+    assert InMemory(source, batch_size=8, tokenizer=KIND).sizes()["test"] > 0
+    with pytest.raises(UserError, match=r"saved \(test\): expected a label in every row, got none"):
+        HuggingFace(folder, text=["sentence"], test="test").load()
+
+
+def test_labels_that_are_no_numbers_are_not_known() -> None:
+    labels = [0.0, 1.0, float("nan"), -100.0, None]
+    table({"sentence": ["a", "b", "c", "d", "e"], "label": labels}).save_to_disk("floats")
+    parts = HuggingFace("floats", text=["sentence"]).load()
+    assert parts.names == ("0", "1")
+    assert parts.train.labels.tolist() == [0, 1, UNLABELLED, UNLABELLED, UNLABELLED]
+
+
+def test_numbers_count_only_names_that_were_given() -> None:
+    named = table({"sentence": ["a", "b"], "label": ["good", "bad"]})
+    folder = saved(train=named, test=table({"sentence": ["c"], "label": ["1"]}))
+    found = HuggingFace(folder, text=["sentence"], names=["good", "bad"]).load().test
+    assert found is not None
+    assert found.labels.tolist() == [1]
+    with pytest.raises(UserError, match=r"label '1' in row 1 .*; numbers count the classes where"):
+        HuggingFace(folder, text=["sentence"]).load()
+
+
 def test_a_folder_of_files(tmp_path: Path) -> None:
     folder = tmp_path / "files"
     folder.mkdir()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
+import pyarrow as pa
 import pytest
 
-from ensemble_kd.data.labels import bio, checked_names, class_names, class_numbers
+from ensemble_kd.data.columns import File
+from ensemble_kd.data.labels import bio, checked_names, class_names, class_numbers, labels_of
 from ensemble_kd.errors import UserError
 from ensemble_kd.types import UNLABELLED
 
@@ -39,7 +44,7 @@ def test_one_class_is_none(cells: list[str | None], got: str) -> None:
     ],
 )
 def test_numbers(cells: list[str | None], names: tuple[str, ...], expected: list[int]) -> None:
-    found = class_numbers(cells, names, "here", partly=True)
+    found = class_numbers(cells, names, "here", partly=True, ordered=True)
     assert found.tolist() == expected
     assert found.dtype == "int64"
 
@@ -59,9 +64,30 @@ def test_labels_that_are_no_class(
     cells: list[str | None], names: tuple[str, ...], partly: bool, message: str
 ) -> None:
     with pytest.raises(UserError, match=message) as raised:
-        class_numbers(cells, names, "here", partly)
+        class_numbers(cells, names, "here", partly, ordered=True)
     assert str(raised.value).startswith("here: ")
     assert "\n" not in str(raised.value)
+
+
+def test_numbers_count_only_names_whose_order_was_said() -> None:
+    with pytest.raises(
+        UserError, match=r"here: label '0' in row 1 .*; numbers count the classes wh"
+    ):
+        class_numbers(["0", "1"], ("bad", "good"), "here", partly=False, ordered=False)
+    found = class_numbers(["9", "2"], ("2", "9"), "here", partly=False, ordered=False)
+    assert found.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ["1", "", "-100", None, "-100.0"],
+        [1, None, -100, None, None],
+        [1.0, math.nan, -100.0, None, math.nan],
+    ],
+)
+def test_labels_that_are_not_known(said: list[Any]) -> None:
+    assert labels_of(File(pa.table({"y": said}), "here"), "y") == ["1", None, None, None, None]
 
 
 def test_names_that_were_given() -> None:

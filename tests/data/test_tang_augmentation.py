@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from ensemble_kd.data import InMemory, TangAugmentation, WordPiece, Written, written
 from ensemble_kd.data.tang_augmentation import read_tags
 from ensemble_kd.errors import UserError
 from ensemble_kd.types import UNLABELLED
 
+Make = Callable[..., Any]
+MASK = "[MASK]"
 TAGS = "film\tnoun\nplot\tnoun\nbook\tnoun\ngood\tword\nbad\tword\nnever\trare\nodd\tword\n"
 
 
@@ -45,7 +48,7 @@ def check_close(found: dict[str, float], expected: dict[str, float], draws: int)
 
 
 def test_masking() -> None:
-    rule = TangAugmentation(4000, p_mask=0.3, p_pos=0.0, p_ngram=0.0)
+    rule = TangAugmentation(4000, p_mask=0.3, p_pos=0.0, p_ngram=0.0, mask=MASK)
     expected = {
         f"{a} {b}": (0.3 if a == "[MASK]" else 0.7) * (0.3 if b == "[MASK]" else 0.7)
         for a, b in itertools.product(("good", "[MASK]"), ("film", "[MASK]"))
@@ -110,7 +113,7 @@ def reference_changes(text: str, tags: dict[str, str], counts: Counter[str]) -> 
 
 def test_all_rules_together(tags: Path) -> None:
     said = ("good film x", "bad film plot", "good good")
-    rule = TangAugmentation(12_000, p_mask=0.2, p_pos=0.3, p_ngram=0.4, tags=tags)
+    rule = TangAugmentation(12_000, 0.2, 0.3, 0.4, tags=tags, mask=MASK)
     made = list(rule.every(texts(*said), seed=4))
     counts = Counter(word for text in said for word in text.split())
     for number, text in enumerate(said):
@@ -121,24 +124,27 @@ def test_all_rules_together(tags: Path) -> None:
 
 def test_pairs_change_in_turn() -> None:
     held = written([("a b", "c d")], "here")
-    made = list(TangAugmentation(6, p_mask=1.0, p_pos=0.0, p_ngram=0.0).every(held, seed=0))
+    made = list(
+        TangAugmentation(6, p_mask=1.0, p_pos=0.0, p_ngram=0.0, mask=MASK).every(held, seed=0)
+    )
     gone = "[MASK] [MASK]"
     assert made == [(gone, "c d"), ("a b", gone), (gone, gone)] * 2
 
 
 def test_what_is_there_already_is_left_out(tags: Path) -> None:
     held = texts("good film", "bad film", "good film")
-    made = TangAugmentation(200, tags=tags)(held, seed=5)
+    rule = TangAugmentation(200, tags=tags, mask=MASK)
+    made = rule(held, seed=5)
     assert len(made.texts) == len(set(made.texts)) > 5
     assert not set(made.texts) & set(held.texts)
     assert not made.words
-    every = set(TangAugmentation(200, tags=tags).every(held, seed=5))
+    every = set(rule.every(held, seed=5))
     assert set(made.texts) == every - set(held.texts)
 
 
 def test_the_seed_decides(tags: Path) -> None:
     held = texts("good film plot", "bad film book")
-    rule = TangAugmentation(tags=tags)
+    rule = TangAugmentation(tags=tags, mask=MASK)
     assert rule(held, 1) == rule(held, 1)
     assert rule(held, 1) != rule(held, 2)
     assert len(list(rule.every(held, 1))) == 2 * 20
@@ -152,10 +158,45 @@ def test_words_are_exchanged_where_there_are_tags(tags: Path) -> None:
 def test_another_mask_and_texts_without_words() -> None:
     rule = TangAugmentation(3, p_mask=1.0, p_pos=0.0, p_ngram=1.0, mask="<mask>")
     made = rule(texts("a", " "), 0)
-    assert made.texts == (("<mask>",), ("",))
+    assert made.texts == (("<mask>",),)
 
 
-Make = Callable[..., Any]
+def test_real_texts_are_left_out_whatever_blanks_they_have() -> None:
+    nothing = TangAugmentation(9, p_mask=0.0, p_pos=0.0, p_ngram=0.0)
+    for held in (texts("a  b "), written([("a  b", " c")], "here")):
+        with pytest.raises(UserError, match="made no new text"):
+            nothing(held, 0)
+
+
+def test_the_mask_is_that_of_the_tokenizer() -> None:
+    def knowing(*tokens: str) -> Any:
+        vocabulary = {token: number for number, token in enumerate(("[UNK]", *tokens))}
+        return Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+
+    rule = TangAugmentation(3, p_mask=1.0, p_ngram=0.0)
+    assert rule.fitted(knowing("a", "<mask>"))(texts("a b"), 0).texts == (("<mask> <mask>",),)
+    assert TangAugmentation(mask="_").fitted(knowing("<mask>")).mask == "_"
+    with pytest.raises(UserError, match=r"needs a tokenizer with a token for masks, \[MASK\], <ma"):
+        rule.fitted(knowing("a"))(texts("a b"), 0)
+    assert len(TangAugmentation(40, p_mask=0.0, p_ngram=1.0)(texts("a b"), 0).texts) == 2
+
+
+def test_data_tells_its_tokenizer(said: Make) -> None:
+    Path("words").mkdir()
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "<unk>": 1, "<mask>": 2}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.add_special_tokens(["<pad>", "<mask>"])
+    words.save("words/tokenizer.json")
+    rule = TangAugmentation(1, p_mask=1.0, p_ngram=0.0)
+    data = InMemory(said(60), 8, tokenizer="words", synthesise=rule, drop_last=False)
+    made = [
+        batch.inputs.ids[row]
+        for batch in data.train_dataloader()
+        for row, number in enumerate(batch.index.tolist())
+        if number >= 60
+    ]
+    assert made
+    assert all(set(ids.tolist()) <= {0, 2} for ids in made)
 
 
 def opened(source: Any, **settings: Any) -> InMemory:
@@ -225,7 +266,7 @@ def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None
 )
 def test_what_cannot_be_augmented(inputs: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        TangAugmentation(3, p_mask=1.0, p_pos=0.0)(inputs, 0)
+        TangAugmentation(3, p_mask=1.0, p_pos=0.0, mask=MASK)(inputs, 0)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ def test_an_artefact_can_do_without_the_file(weights: str) -> None:
     [
         ({"name": "nets"}, "timm has no network 'nets'; did you mean 'net'?"),
         ({"arguments": {"depth": 3}}, "timm: net: .*depth"),
+        ({"arguments": {"checkpoint_path": "w.pth"}}, "not hold checkpoint_path: weights come"),
         ({"arguments": {"num_classes": 3}}, "arguments must not hold num_classes"),
         ({"inputs": (8,)}, "inputs must be"),
         ({"classes": 1}, "classes must be >= 2"),

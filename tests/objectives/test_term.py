@@ -196,16 +196,34 @@ def test_of_sequences_only_places_count() -> None:
     assert said == pytest.approx(float(sum(expected)) / 6)
 
 
+class Whole(Own):
+    """One value for each sequence."""
+
+    def forward(self, student: Output, *others: Any) -> Tensor:
+        return super().forward(student, *others)[:, 0]
+
+
 def test_a_value_for_a_whole_sequence_counts_once() -> None:
     logits = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     places = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]], dtype=torch.bool)
 
-    class Whole(Own):
-        def forward(self, student: Output, *others: Any) -> Tensor:
-            return super().forward(student, *others)[:, 0]
-
     said = _of_sequences(Whole(), logits, places)
     assert said == pytest.approx(float(logits[:, 0, 0].mean()))
+
+
+@pytest.mark.parametrize("make", [Own, Whole])
+def test_parts_of_a_step_by_their_share_of_sequences_are_the_whole(make: Any) -> None:
+    logits = torch.randn(5, 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    places = torch.arange(4) < torch.tensor([1, 4, 2, 0, 3])[:, None]
+    found = sum(
+        len(places[part]) / 5 * _of_sequences(make(), logits[part], places[part], placed=10 / 5)
+        for part in (slice(0, 2), slice(2, 3), slice(3, 4), slice(4, 5))
+    )
+    assert found == pytest.approx(_of_sequences(make(), logits, places))
+
+
+def test_a_step_without_a_place_gives_zero() -> None:
+    assert _of_sequences(Own(), torch.ones(2, 3, 1), torch.zeros(2, 3).bool(), placed=0.0) == 0
 
 
 def test_a_batch_without_a_place_gives_zero() -> None:
@@ -218,10 +236,13 @@ def test_a_batch_without_a_place_gives_zero() -> None:
     assert term.objective.factor.grad == 0
 
 
-def _of_sequences(objective: Objective, logits: Tensor, places: Tensor) -> float:
+def _of_sequences(
+    objective: Objective, logits: Tensor, places: Tensor, placed: float | None = None
+) -> float:
     target = torch.full(places.shape, UNLABELLED)
     mask = torch.zeros_like(places)
-    batch = Batch(None, target, torch.arange(len(places)), mask, places=places)
+    index = torch.arange(len(places))
+    batch = Batch(None, target, index, mask, places=places, placed=placed)
     weights = torch.empty(0, *places.shape)
     said = Term(objective)(Output(logits), (), weights, batch, START)
     return float(said.detach())

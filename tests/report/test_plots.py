@@ -27,6 +27,8 @@ from ensemble_kd.report import (
 from ensemble_kd.report.picture import Picture, shades, spread
 from ensemble_kd.report.roles import in_order
 
+TWO = ("teacher/2", "ensemble")
+
 
 def curve_points(stages: int = 8, epochs: int = 60) -> list[Point]:
     """Teachers, assistants, the student with a peer, and its control."""
@@ -163,6 +165,19 @@ def test_labels_of_predictors_that_lie_on_each_other_do_not_overlap(
     assert overlaps(boxes) == []
     frame = figure.bbox
     assert all(frame.x0 < box.x0 and box.x1 < frame.x1 for _, box in boxes)
+
+
+def test_predictors_of_unknown_size_are_named_and_have_no_place(results: Results) -> None:
+    known = set(words(predictors_figure(results)))
+    for name in TWO:
+        results["predictors"][name]["parameters"] = None
+    said = words(predictors_figure(results))
+    missing = [text for text in known if text.startswith(("teacher/2  ", "ensemble  "))]
+    assert len(missing) == 2
+    assert not set(missing) & set(said)
+    accuracies = {n: 100 * (results["predictors"][n]["test"]["accuracy"] or 0) for n in TWO}
+    listed = ", ".join(f"{name} {accuracies[name]:.1f}" for name in TWO)
+    assert f"parameters  (of unknown size: {listed})" in said
 
 
 def test_predictors_without_labels_are_drawn_too(results: Results) -> None:

@@ -84,6 +84,7 @@ def test_unknown_numbers_are_dashes(make_results: Callable[..., Results]) -> Non
     results["predictors"]["student"]["test"] = {"accuracy": None, "nll": None, "ece": None, "n": 0}
     results["pairs"] = {}
     said = printed(results, io.StringIO())
+    said = printed(results, io.StringIO())
     row = next(line for line in said.splitlines() if line.startswith("student"))
     assert row.split() == ["student", "-", "-", "-", "690", "1.50", "-"]
 
@@ -91,3 +92,13 @@ def test_unknown_numbers_are_dashes(make_results: Callable[..., Results]) -> Non
 def test_large_networks_are_counted_in_millions(results: Results) -> None:
     results["predictors"]["ensemble"]["parameters"] = 170_000_000
     assert "170.0 M" in printed(results, io.StringIO())
+
+
+def test_a_size_that_nobody_knows_is_a_dash(results: Results) -> None:
+    results["predictors"]["teacher/0"]["parameters"] = None
+    said = printed(results, io.StringIO())
+    row = next(line for line in said.splitlines() if line.startswith("teacher/0"))
+    assert row.split()[4] == "-"
+    results["predictors"]["student"]["test"]["span_f1"] = 0.5
+    assert "span F1" in printed(results, io.StringIO())
+    assert "span F1" not in said

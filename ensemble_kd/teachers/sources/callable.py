@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ensemble_kd.errors import UserError
 from ensemble_kd.fingerprint import module_digest
+from ensemble_kd.given_files import one_line
 from ensemble_kd.teachers.foreign import Foreign
 from ensemble_kd.teachers.sources.source import Loaded
-from ensemble_kd.types import Output, Tokens, as_output
+from ensemble_kd.types import Output, as_output
 
 Teacher = nn.Module | Callable[[Any], Any]
 """A network, or a function from the inputs of a batch to logits (*, c)."""
@@ -59,12 +61,24 @@ class Called(Foreign):
         self.function = function
 
     def forward(self, inputs: Any) -> Output:
-        """Logits (*, c) float32 on the device of the inputs, without gradient."""
-        with torch.no_grad():
-            returned = self.function(inputs)
-        if isinstance(returned, np.ndarray):
-            returned = torch.from_numpy(returned)
-        logits = as_output(returned).logits.detach()
+        """Logits (*, c) float32 on the device of the inputs, without gradient.
+
+        Raises:
+            UserError: the function fails, or returns something else than logits.
+        """
+        try:
+            with torch.no_grad():
+                returned = self.function(inputs)
+            if isinstance(returned, np.ndarray):
+                returned = torch.from_numpy(returned)
+            logits = as_output(returned).logits.detach()
+        except UserError:
+            raise
+        except Exception as failure:  # whatever code of the user's raises
+            kind = type(failure).__name__
+            raise UserError(
+                f"teachers: {_name(self.function)} gives no logits: {kind}: {one_line(failure)}"
+            ) from failure
         if not logits.is_floating_point():
             raise UserError(
                 f"teachers: expected logits from {_name(self.function)}, got {logits.dtype}"
@@ -73,9 +87,10 @@ class Called(Foreign):
 
 
 def _device(inputs: Any) -> torch.device:
-    if isinstance(inputs, Tensor):
-        return inputs.device
-    return inputs.ids.device if isinstance(inputs, Tokens) else torch.device("cpu")
+    """That of the first tensor among the inputs of a batch."""
+    tensors = (leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
+    first = next(tensors, None)
+    return torch.device("cpu") if first is None else first.device
 
 
 def _name(function: Callable[[Any], Any]) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 from ensemble_kd.errors import UserError
-from ensemble_kd.given_files import one_line
+from ensemble_kd.given_files import is_commit, one_line
 from ensemble_kd.optional import optional
 
-READ = ("*.json", "*.txt", "*.model", "*.safetensors")
-"""The files that are downloaded and read: settings, vocabularies, weights; never a pickle."""
+SETTINGS = ("*.json", "*.txt", "*.model")
+READ = (*SETTINGS, "*.safetensors")
+"""The files that are downloaded: settings, vocabularies, weights; never a pickle."""
 
-BRANCHES = ("main", "master", "HEAD")
-"""Revisions that are another one tomorrow."""
+WEIGHTS = "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
+"""Says which weights lie in which of several files."""
 
 _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -24,7 +27,7 @@ def folder_of(path: str, revision: str | None, extra: str) -> Path:
 
     Args:
         path: a folder, or the id of a repository on the hub.
-        revision: there, a commit or a tag; needed for a repository.
+        revision: there, the commit, 40 hexadecimal digits; needed for a repository.
         extra: of this project, which brings the client.
 
     Raises:
@@ -37,10 +40,10 @@ def folder_of(path: str, revision: str | None, extra: str) -> Path:
         raise UserError(f"{path}: expected a folder, got a file")
     if folder.is_absolute() or path.startswith((".", "~")) or not _ID.fullmatch(path):
         raise UserError(f"{path}: expected a folder, found none")
-    if revision is None or revision in BRANCHES:
+    if not is_commit(revision):
         raise UserError(
-            f"{path}: no such folder; as the id of a repository on the hub it needs revision: a "
-            f"commit or a tag, which stays what it is, got {revision!r}"
+            f"{path}: no such folder; as the id of a repository on the hub it needs as revision "
+            f"the commit, 40 hexadecimal digits, got {revision!r}"
         )
     hub: Any = optional("huggingface_hub", extra, f"{path}, which is no folder,")
     try:
@@ -53,25 +56,59 @@ def folder_of(path: str, revision: str | None, extra: str) -> Path:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files of a folder that decide what its network says."""
-    return sorted(file for pattern in READ for file in folder.glob(pattern) if file.is_file())
-
-
-def check_weights(folder: Path) -> None:
-    """Make sure that a folder holds weights as safetensors.
+    """The files of a folder that decide what its network says.
 
     Raises:
-        UserError: it holds none, or others.
+        UserError: there are no weights, see ``weights_in``.
     """
-    if any(folder.glob("*.safetensors")):
-        return
+    settings = [file for kind in SETTINGS for file in folder.glob(kind) if file.is_file()]
+    return sorted([*settings, *weights_in(folder)])
+
+
+def weights_in(folder: Path) -> list[Path]:
+    """The weights in a folder: ``model.safetensors``, or the files that its index names.
+
+    Raises:
+        UserError: it holds none or others, or the index names a file that does not lie there.
+    """
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        return _parts(folder / INDEX)
     others = sorted(
         file.name
-        for kind in ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.pkl", "*.ckpt")
+        for kind in (
+            "*.bin",
+            "*.pt",
+            "*.pth",
+            "*.h5",
+            "*.msgpack",
+            "*.pkl",
+            "*.ckpt",
+            "*.safetensors",
+        )
         for file in folder.glob(kind)
     )
     found = f"got {', '.join(others[:3])}" if others else "found none"
     raise UserError(
-        f"{folder}: expected weights as safetensors, {found}; nothing is unpickled: "
+        f"{folder}: expected weights as {WEIGHTS}, {found}; nothing is unpickled: "
         "model.save_pretrained(folder) writes safetensors"
     )
+
+
+def _parts(index: Path) -> list[Path]:
+    """The files that an index names, all of them beside it."""
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as failure:
+        raise UserError(
+            f"{index}: expected weight_map, the file of each weight: {one_line(failure)}"
+        ) from failure
+    for name in names:
+        if not (isinstance(name, str) and re.fullmatch(r"[\w.-]+\.safetensors", name)):
+            raise UserError(f"{index}: expected names of files *.safetensors, got {name!r}")
+        if not (index.parent / name).is_file():
+            raise UserError(f"{index}: {name}: no such file")
+    if not names:
+        raise UserError(f"{index}: expected weights, got none")
+    return [index.parent / name for name in names]

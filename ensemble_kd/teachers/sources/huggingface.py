@@ -16,7 +16,7 @@ from ensemble_kd.errors import UserError
 from ensemble_kd.given_files import digest_of, one_line, shortened
 from ensemble_kd.networks.prepared import Prepared
 from ensemble_kd.optional import optional
-from ensemble_kd.teachers.sources.hub import check_weights, files_in, folder_of
+from ensemble_kd.teachers.sources.hub import files_in, folder_of
 from ensemble_kd.teachers.sources.image_processor import own_preprocess
 from ensemble_kd.teachers.sources.preprocess import Preprocess, preparing, seen
 from ensemble_kd.teachers.sources.reading import reading
@@ -31,6 +31,9 @@ ENDINGS: dict[str, Task] = {
     "ForTokenClassification": "token-classification",
 }
 """How the names of architectures end, and what these are for."""
+
+LEFT_OVER = re.compile(r"(^|\.)(pooler\.|position_ids$)")
+"""Weights that files keep from pretraining and that the classifiers of the library never use."""
 
 MAKERS: dict[Task, str] = {
     "image-classification": "AutoModelForImageClassification",
@@ -49,7 +52,7 @@ class HuggingFace(Source):
 
     Args:
         path: a folder, or the id of a repository on the hub.
-        revision: there, a commit or a tag.
+        revision: there, the commit, 40 hexadecimal digits.
         task: what it is for; None where its architecture says it.
         length: to how many tokens its own tokenizer cuts and pads; None for as many as the data.
         attention: how it is computed: step by step, so that its maps can be looked at (``eager``),
@@ -72,16 +75,16 @@ class HuggingFace(Source):
         """The network; its classes are those of ``id2label``."""
         transformers = optional("transformers", "text", f"huggingface: {self.path}")
         folder = folder_of(self.path, self.revision, "text")
-        check_weights(folder)
+        files = files_in(folder)
         with quiet(transformers):
             config = _config(transformers, folder)
             task = self.task or _task(config, folder)
             _check_data(task, told, folder)
-            network = _network(transformers, folder, task, self.attention)
+            network = _network(transformers, folder, config, task, self.attention)
             prepare, settings = self._preparing(transformers, folder, network, task, told)
         settings |= {"task": task, "attention": self.attention}
         settings["version"] = transformers.__version__
-        digest = digest_of("huggingface", files_in(folder), settings)
+        digest = digest_of("huggingface", files, settings)
         return Loaded(Prepared(network, prepare).eval(), digest, names=_names(config, folder))
 
     def _preparing(
@@ -113,6 +116,11 @@ def quiet(transformers: Any) -> Iterator[None]:
 def _config(transformers: Any, folder: Path) -> Any:
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: expected config.json of a network of transformers, found none")
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"{folder}: expected a whole network, got an adapter, adapter_config.json: "
+            "merge it into its network and save that"
+        )
     try:
         return transformers.AutoConfig.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
@@ -152,15 +160,21 @@ def _check_data(task: Task, told: Told, folder: Path) -> None:
         raise UserError(f"{folder}: expected data for {task}, got {kind}")
 
 
-def _network(transformers: Any, folder: Path, task: Task, attention: str | None) -> nn.Module:
+def _network(
+    transformers: Any, folder: Path, config: Any, task: Task, attention: str | None
+) -> nn.Module:
+    # A configuration may name code on a hub that computes attention, or other weights; none of it
+    # is asked. Without a word the library takes sdpa, or eager where there is none.
+    config._attn_implementation = attention
+    config.transformers_weights = None
     try:
         network, told = getattr(transformers, MAKERS[task]).from_pretrained(
             folder,
+            config=config,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
             dtype=torch.float32,
-            attn_implementation=attention,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
@@ -170,7 +184,8 @@ def _network(transformers: Any, folder: Path, task: Task, attention: str | None)
     missing = {str(key) for key in told["missing_keys"]}
     mismatched = {str(entry[0]) for entry in told["mismatched_keys"]}
     missing -= mismatched
-    found = {"missing": missing, "wrong shapes": mismatched}
+    unexpected = {key for key in map(str, told["unexpected_keys"]) if not LEFT_OVER.search(key)}
+    found = {"missing": missing, "unexpected": unexpected, "wrong shapes": mismatched}
     if any(found.values()):
         words = [f"{len(keys)} {what}: {shortened(keys)}" for what, keys in found.items() if keys]
         raise UserError(
@@ -186,6 +201,11 @@ def _names(config: Any, folder: Path) -> tuple[str, ...] | None:
         raise UserError(
             f"{folder}: expected a classifier of two or more classes of which one is right, got "
             f"{config.num_labels} with problem_type {config.problem_type!r}"
+        )
+    if set(config.id2label) != set(range(config.num_labels)):
+        raise UserError(
+            f"{folder / 'config.json'}: expected id2label to name the classes 0 to "
+            f"{config.num_labels - 1}, got {shortened(config.id2label)}"
         )
     names = tuple(str(config.id2label[number]) for number in range(config.num_labels))
     generic = all(re.fullmatch(r"LABEL_\d+", name) for name in names)

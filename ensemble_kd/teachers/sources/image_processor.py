@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ensemble_kd.errors import UserError
 from ensemble_kd.given_files import one_line
@@ -51,18 +51,31 @@ def own_preprocess(transformers: Any, folder: Path, config: Any) -> Preprocess:
             f"{folder / FILE}: {kind} has steps of its own that are not known here; say them with "
             "preprocess: {...}"
         )
+    try:
+        return _steps(processor, kind, config, folder)
+    except UserError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as failure:
+        raise UserError(
+            f"{folder / FILE}: expected the settings of a {kind}: {one_line(failure)}"
+        ) from failure
+
+
+def _steps(processor: Any, kind: str, config: Any, folder: Path) -> Preprocess:
     size, crop = _sides(processor, kind, folder)
     normal = bool(getattr(processor, "do_normalize", False))
     rescaled = bool(getattr(processor, "do_rescale", False))
-    channels: Channels | None = 3 if getattr(config, "num_channels", 3) == 3 else None
+    taken = getattr(config, "num_channels", 3)
+    channels: Channels | None = taken if taken in get_args(Channels) else None
     return Preprocess(
         size=size,
         crop=crop,
-        interpolation=_interpolation(processor.resample, folder),
+        interpolation="bilinear" if size is None else _interpolation(processor.resample, folder),
+        middle="first",
         channels=channels,
-        scale=255 * float(processor.rescale_factor) if rescaled else 255.0,
-        mean=tuple(processor.image_mean) if normal else 0.0,
-        std=tuple(processor.image_std) if normal else 1.0,
+        scale=255 * _numbers(processor, "rescale_factor")[0] if rescaled else 255.0,
+        mean=_numbers(processor, "image_mean") if normal else 0.0,
+        std=_numbers(processor, "image_std") if normal else 1.0,
     )
 
 
@@ -99,8 +112,16 @@ def _side(size: Any, name: str) -> int | None:
     return None if value is None else int(value)
 
 
+def _numbers(processor: Any, name: str) -> tuple[float, ...]:
+    value = getattr(processor, name)
+    several = value if isinstance(value, list | tuple) else [value]
+    if not several or not all(isinstance(each, int | float) for each in several):
+        raise ValueError(f"{name} must be a number or several, got {value!r}")
+    return tuple(map(float, several))
+
+
 def _interpolation(resample: Any, folder: Path) -> Interpolation:
-    number = int(getattr(resample, "value", resample))
+    number = getattr(resample, "value", resample)
     if number not in RESAMPLE:
         raise UserError(
             f"{folder / FILE}: expected resample to be one of "

@@ -43,7 +43,9 @@ class LightGbm(Source):
             raise UserError(f"{file}: expected a LightGBM model: {one_line(failure)}") from failure
         check_features(told, booster.num_feature(), str(file))
         settings = {"version": lightgbm.__version__, "mean": told.mean, "std": told.std}
-        network = Tabular(Probabilities(booster, objective in BINARY, self.threads), told)
+        network = Tabular(
+            Probabilities(booster, objective in BINARY, self.threads), told, str(file)
+        )
         return Loaded(network.eval(), digest_of("lightgbm", [file], settings))
 
 
@@ -82,8 +84,11 @@ def _objective(file: Path) -> str:
         raise UserError(
             f"{file}: expected a LightGBM model as booster.save_model writes it, got another text"
         )
+    sizes = fields["tree_sizes"].split()
+    if not all(re.fullmatch("[0-9]{1,18}", size) for size in sizes):
+        raise UserError(f"{file}: the LightGBM model is damaged, in its tree_sizes")
     rest = trees.encode()
-    for number, size in enumerate(map(int, fields["tree_sizes"].split())):
+    for number, size in enumerate(map(int, sizes)):
         own, rest = rest[:size], rest[size:]
         if len(own) < size or not own.startswith(f"Tree={number}\n".encode()):
             raise UserError(f"{file}: the LightGBM model is truncated or damaged, in tree {number}")

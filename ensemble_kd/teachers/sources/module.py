@@ -10,7 +10,7 @@ from torch import nn
 
 from ensemble_kd.build import build
 from ensemble_kd.errors import UserError
-from ensemble_kd.fingerprint import code_digest, foreign_packages
+from ensemble_kd.fingerprint import code_digest, foreign_packages, module_digest
 from ensemble_kd.given_files import digest_of, offered
 from ensemble_kd.state_dicts import fill, read_weights
 from ensemble_kd.teachers.sources.preprocess import Preprocess, prepared, seen
@@ -46,11 +46,10 @@ class Module(Source):
         fill(network, read_weights(self.weights, self.key, self.prefix), self.weights)
         settings = {
             "path": self.path,
-            "arguments": dict(self.arguments),
-            "key": self.key,
-            "prefix": self.prefix,
+            # The arguments, too: objects among them have been made by whoever made this source.
+            "network": module_digest(network),
             "code": {name: code_digest(name) for name in sorted(foreign_packages(node))},
             **seen(self.preprocess, told),
         }
-        digest = digest_of("module", [offered(self.weights, "weights")], settings)
+        digest = digest_of("module", [offered(self.weights, "weights", any_bytes=True)], settings)
         return Loaded(prepared(network, self.preprocess, told).eval(), digest)

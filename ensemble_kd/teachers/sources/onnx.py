@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,20 @@ class Session:
         vars(self).update(state)
         self._open()
 
+    def said(self, output: str, given: dict[str, Array]) -> Array:
+        """An output for some inputs, by their names.
+
+        Raises:
+            UserError: onnxruntime fails.
+        """
+        try:
+            found: Array = self.running.run([output], given)[0]
+        except Exception as failure:  # onnxruntime's errors have no common class
+            raise UserError(
+                f"{self.file}: onnxruntime cannot run it: {one_line(failure)}"
+            ) from failure
+        return found
+
     def _open(self) -> None:
         import onnxruntime
 
@@ -193,8 +207,7 @@ class OnnxNetwork(Foreign):
         for start in range(0, count, size):
             piece = {name: value[start : start + size] for name, value in given.items()}
             filled = {name: _filled_up(value, size) for name, value in piece.items()}
-            said = self.session.running.run([self.output], filled)[0]
-            parts.append(said[: count - start])
+            parts.append(self.session.said(self.output, filled)[: count - start])
         return np.concatenate(parts)
 
 
@@ -205,7 +218,11 @@ def _filled_up(array: Array, size: int) -> Array:
 
 
 def _beside(file: Path) -> list[Path]:
-    """The files in which tensors of a model lie."""
+    """The files in which tensors of a model lie, wherever in it these are.
+
+    Raises:
+        UserError: one is missing, or lies outside the model's folder.
+    """
     import onnx
 
     try:
@@ -216,11 +233,27 @@ def _beside(file: Path) -> list[Path]:
         ) from failure
     named = {
         entry.value
-        for tensor in model.graph.initializer
+        for tensor in _tensors(model)
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return [offered(file.parent / name, f"tensors of {file.name}") for name in sorted(named)]
+    outside = [name for name in named if ".." in Path(name).parts or Path(name).is_absolute()]
+    if outside:
+        raise UserError(
+            f"{file}: expected tensors in the folder of the model, got {shortened(outside)}"
+        )
+    what = f"tensors of {file.name}"
+    return [offered(file.parent / name, what, any_bytes=True) for name in sorted(named)]
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """The tensors anywhere in a message: weights, constants, in branches, loops and functions."""
+    if message.DESCRIPTOR.full_name == "onnx.TensorProto":
+        yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from _tensors(part)
 
 
 def _output(session: Session, asked: str | None, file: Path) -> str:

@@ -16,6 +16,7 @@ from ensemble_kd.teachers.sources.source import Told
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 Channels = Literal[1, 3]
+Middle = Literal["even", "first"]
 
 LUMA = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in grey (ITU-R BT.601), as Pillow's mode L takes them."""
@@ -34,6 +35,9 @@ class Preprocess:
         crop: height and width, or one number for both, of the middle that is kept; what lies beyond
             the image is black; None keeps all.
         interpolation: how to resize.
+        middle: where it lies when a side is cut by an odd number of pixels: half of that rounded to
+            an ``even`` number is cut in front, as torchvision and timm do it; or the ``first`` one
+            of two, as transformers does.
         channels: 3 repeats grey, 1 makes grey of red, green and blue; None keeps them.
         scale: factor on the pixels before they are normalised: 255 for a network that wants bytes.
         mean: subtracted from them, a number or one for each channel.
@@ -46,6 +50,7 @@ class Preprocess:
     size: int | Sequence[int] | None = None
     crop: int | Sequence[int] | None = None
     interpolation: Interpolation = "bilinear"
+    middle: Middle = "even"
     channels: Channels | None = None
     scale: float = 1.0
     mean: float | Sequence[float] = 0.0
@@ -163,7 +168,7 @@ class Steps(nn.Module):
             images = _resized(images, _sides(asked.size, images), asked.interpolation)
         if asked.crop is not None:
             height, width = _pair(asked.crop)
-            images = _middle(images, height, width)
+            images = _middle(images, height, width, asked.middle)
         if asked.channels == 3 and self.given == 1:
             images = images.expand(-1, 3, -1, -1)
         elif asked.channels == 1 and self.given == 3:
@@ -206,9 +211,18 @@ def _resized(images: Tensor, sides: tuple[int, int], interpolation: Interpolatio
     return smooth.clamp(0, 1)
 
 
-def _middle(images: Tensor, height: int, width: int) -> Tensor:
+def _middle(images: Tensor, height: int, width: int, middle: Middle) -> Tensor:
     """The middle of images, with black around those that are smaller."""
-    above, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
+    above = _in_front(images.shape[-2] - height, middle)
+    left = _in_front(images.shape[-1] - width, middle)
     below = images.shape[-2] - height - above
     right = images.shape[-1] - width - left
     return F.pad(images, (-left, -right, -above, -below))
+
+
+def _in_front(margin: int, middle: Middle) -> int:
+    """How many pixels of a margin are cut before the middle; fewer than none are added."""
+    if middle == "first":
+        return margin // 2
+    # Python rounds halves to the even number; what is too little is added behind.
+    return round(margin / 2) if margin > 0 else -(-margin // 2)

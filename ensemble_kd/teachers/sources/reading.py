@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ensemble_kd.errors import UserError
 from ensemble_kd.given_files import one_line
+from ensemble_kd.networks.pretrained import places
 from ensemble_kd.teachers.sources.source import Told
 from ensemble_kd.teachers.sources.tokenizers import settings_in, settings_of
 from ensemble_kd.types import SEPARATOR, Tokens
@@ -62,8 +63,7 @@ def reading(
             f"path: {folder}}}"
         )
     size = told.inputs[0] if as_given or length is None else length
-    limits = [own.model_max_length, getattr(network.config, "max_position_embeddings", ENDLESS)]
-    limit = min(each for each in (*limits, ENDLESS) if each)
+    limit = min(each for each in (own.model_max_length, places(network), ENDLESS) if each)
     if size > limit:
         key = "data.length" if as_given else "length"
         raise UserError(f"{folder}: {key}: expected at most {limit} tokens, got {size}")

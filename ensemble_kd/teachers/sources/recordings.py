@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,9 +52,9 @@ def read_recording(file: Path, id: str, probabilities: bool | None) -> Recording
     if id not in held:
         raise UserError(f"{file}: no array {id!r} with the ids{nearest(id, held)}")
     name = _values_in(held, file)
-    names = tuple(map(str, held[NAMES].tolist())) if NAMES in held else None
-    values, ids = _numbers(held[name], file), _ids(held[id], len(held[name]), file)
-    return Recording(ids, values, _said(file, name, probabilities), names)
+    values = _numbers(held[name], file)
+    ids = _ids(held[id], len(values), file)
+    return Recording(ids, values, _said(file, name, probabilities), _names(held, file))
 
 
 def _arrays(file: Path) -> Any:
@@ -63,6 +64,10 @@ def _arrays(file: Path) -> Any:
         with file.open("rb") as opened:
             held = np.load(opened, allow_pickle=False)
             return {name: held[name] for name in held.files} if hasattr(held, "files") else held
+    except MemoryError as failure:
+        raise UserError(
+            f"{file}: truncated, or says to hold more than there is memory for: {one_line(failure)}"
+        ) from failure
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as failure:
         raise UserError(f"{file}: truncated or damaged: {one_line(failure)}") from failure
     except ValueError as failure:
@@ -95,9 +100,11 @@ def _parquet(file: Path, id: str, probabilities: bool | None) -> Recording:
             raise UserError(
                 f"{file}: column {name!r}: expected lists of one length, got {_lengths(widths)}"
             )
-        return Recording(
-            ids, _numbers(np.asarray(rows, float), file), _said(file, name, probabilities)
-        )
+        try:
+            values = np.asarray(rows, float)
+        except (TypeError, ValueError) as failure:
+            raise UserError(f"{file}: column {name!r}: expected lists of numbers") from failure
+        return Recording(ids, _numbers(values, file), _said(file, name, probabilities))
     names = tuple(column for column in columns if column != id)
     wrong = [name for name in names if not _is_number(table.schema.field(name).type)]
     if wrong:
@@ -157,7 +164,17 @@ def _ids(values: npt.NDArray[Any], count: int, file: Path) -> npt.NDArray[Any]:
     return values
 
 
+def _names(held: Mapping[str, npt.NDArray[Any]], file: Path) -> tuple[str, ...] | None:
+    if NAMES not in held:
+        return None
+    if held[NAMES].ndim != 1:
+        raise UserError(f"{file}: {NAMES}: expected a name for each class, got a single one")
+    return tuple(map(str, held[NAMES].tolist()))
+
+
 def _numbers(values: npt.NDArray[Any], file: Path) -> npt.NDArray[Any]:
+    if not values.ndim:
+        raise UserError(f"{file}: expected values (samples, classes), got a single number")
     if values.dtype.kind not in "fiu":
         raise UserError(f"{file}: expected values that are numbers, got {values.dtype}")
     return values.astype(np.float64)

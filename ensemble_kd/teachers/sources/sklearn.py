@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ensemble_kd.errors import UserError
 from ensemble_kd.given_files import digest_of, offered, one_line, shortened
@@ -50,13 +51,14 @@ class Sklearn(Source):
                 f"{file}: expected a classifier with predict_proba, got "
                 f"{type(estimator).__name__}, which has none"
             )
+        classes = _classes(estimator, file)
         check_features(told, getattr(estimator, "n_features_in_", None), str(file))
         library = type(estimator).__module__.partition(".")[0]
         version = str(getattr(importlib.import_module(library), "__version__", ""))
         settings = {"library": [library, version], "mean": told.mean, "std": told.std}
-        network = Tabular(Probabilities(estimator), told).eval()
+        network = Tabular(Probabilities(estimator), told, str(file)).eval()
         digest = digest_of("sklearn", [file], settings)
-        return Loaded(network, digest, names=class_names(estimator.classes_, told))
+        return Loaded(network, digest, names=class_names(classes, told))
 
 
 class Probabilities:
@@ -96,6 +98,26 @@ def class_names(classes: Any, told: Told) -> tuple[str, ...] | None:
     if numbers == list(range(len(numbers))) or not all(0 <= n < len(told.names) for n in numbers):
         return None if numbers == list(range(len(numbers))) else tuple(map(str, numbers))
     return tuple(told.names[number] for number in numbers)
+
+
+def _classes(estimator: Any, file: Path) -> npt.NDArray[Any]:
+    """(c,) the classes of an estimator that has learnt one target."""
+    classes = getattr(estimator, "classes_", None)
+    if classes is None:
+        raise UserError(
+            f"{file}: expected a classifier that is fitted, got {type(estimator).__name__} "
+            "without classes_"
+        )
+    try:
+        found = np.asarray(classes)
+    except ValueError:  # several lists of classes, of different lengths
+        found = np.empty((0, 0))
+    if found.ndim != 1:
+        raise UserError(
+            f"{file}: expected a classifier of one target, got {type(estimator).__name__} with "
+            f"the classes of {len(classes)}"
+        )
+    return found
 
 
 def _opened(io: Any, file: Path, trusted: Sequence[str]) -> Any:

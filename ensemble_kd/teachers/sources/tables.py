@@ -11,6 +11,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ensemble_kd.errors import UserError
+from ensemble_kd.given_files import one_line
 from ensemble_kd.teachers.foreign import Foreign
 from ensemble_kd.teachers.sources.preprocess import Raw
 from ensemble_kd.teachers.sources.probabilities import logits_of
@@ -31,20 +32,33 @@ class Tabular(Foreign):
     Args:
         probabilities: from rows (b, d) float64 to probabilities (b, c); can be pickled.
         told: of the data.
+        where: the model's file, for messages.
     """
 
-    def __init__(self, probabilities: Callable[[Rows], npt.NDArray[Any]], told: Told) -> None:
+    def __init__(
+        self, probabilities: Callable[[Rows], npt.NDArray[Any]], told: Told, where: str
+    ) -> None:
         super().__init__()
         self.probabilities = probabilities
+        self.where = where
         # In single precision, as the data hold them, and from there on in double.
         raw = Raw(told)
         self.mean, self.std = raw.mean.double().numpy(), raw.std.double().numpy()
 
     def forward(self, inputs: Tensor) -> Output:
-        """Logits (b, c) float32 of inputs (b, ...)."""
+        """Logits (b, c) float32 of inputs (b, ...).
+
+        Raises:
+            UserError: the library fails.
+        """
         raw = inputs.detach().cpu().double().numpy() * self.std + self.mean
-        said = self.probabilities(raw.reshape(len(raw), -1))
-        return Output(logits_of(said).to(inputs.device))
+        try:
+            logits = logits_of(self.probabilities(raw.reshape(len(raw), -1)))
+        except Exception as failure:  # the libraries' errors have no common class
+            raise UserError(
+                f"{self.where}: the model gives no probabilities: {one_line(failure)}"
+            ) from failure
+        return Output(logits.to(inputs.device))
 
 
 def check_features(told: Told, expected: int | None, where: str) -> None:

@@ -15,7 +15,7 @@ from ensemble_kd.errors import UserError
 from ensemble_kd.given_files import digest_of, offered, one_line
 from ensemble_kd.networks.timm import create, library
 from ensemble_kd.state_dicts import fill, read_weights
-from ensemble_kd.teachers.sources.hub import check_weights, files_in, folder_of
+from ensemble_kd.teachers.sources.hub import WEIGHTS, files_in, folder_of
 from ensemble_kd.teachers.sources.preprocess import (
     Channels,
     Interpolation,
@@ -27,8 +27,6 @@ from ensemble_kd.teachers.sources.source import Loaded, Source, Told
 
 HUB = "hf-hub:"
 """Begins the names that timm gives to repositories on the hub."""
-
-WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -42,9 +40,9 @@ class Timm(Source):
             ``model.safetensors`` as timm writes them for the hub, or ``hf-hub:`` and the id of
             a repository there.
         weights: safetensors or a state dict; None for a folder or a repository.
-        revision: on the hub, a commit or a tag.
+        revision: on the hub, the commit, 40 hexadecimal digits.
         arguments: of ``timm.create_model``, such as ``num_classes``, which is that of the data by
-            default.
+            default; none by which it reads files.
         key: under which the state dict lies in the file of weights.
         prefix: before every name in it.
         preprocess: what it makes of the images, in place of its own.
@@ -65,12 +63,12 @@ class Timm(Source):
         names = None
         if self.weights is not None:
             network = create(timm, self.name, asked)
-            weights, files = self.weights, [offered(self.weights, "weights")]
+            weights, files = self.weights, [offered(self.weights, "weights", any_bytes=True)]
         else:
             folder = folder_of(self.name.removeprefix(HUB), self.revision, "timm")
-            check_weights(folder)
+            files = files_in(folder)
             network, names = _published(timm, folder, dict(self.arguments))
-            weights, files = str(folder / WEIGHTS), files_in(folder)
+            weights = str(folder / WEIGHTS)
         fill(network, read_weights(weights, self.key, self.prefix), weights)
         preprocess = self.preprocess or own_preprocess(timm, network)
         settings = {
@@ -92,7 +90,20 @@ def own_preprocess(timm: Any, network: nn.Module) -> Preprocess:
         UserError: it says something that is not known here.
     """
     said = timm.data.resolve_model_data_config(network)
-    channels, height, width = said["input_size"]
+    try:
+        return _as_preprocess(said)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, ArithmeticError) as failure:
+        raise UserError(
+            f"timm: expected input_size (channels, height, width), crop_pct, mean and std of "
+            f"images, got {one_line(ValueError(said))}: {one_line(failure)}: say it with "
+            "preprocess: {...}"
+        ) from failure
+
+
+def _as_preprocess(said: Mapping[str, Any]) -> Preprocess:
+    channels, height, width = map(int, said["input_size"])
     mode, interpolation = said["crop_mode"], said["interpolation"]
     # Of images that are not square the library keeps the ratio in a way of its own.
     if mode != "squash" and not (mode == "center" and height == width):
@@ -131,6 +142,14 @@ def _published(
             f"{file}: expected a configuration of timm with architecture, num_classes and "
             f"pretrained_cfg: {one_line(failure)}"
         ) from failure
-    asked = {"num_classes": classes, **own, **arguments, "pretrained_cfg": pretrained}
+    asked = {"num_classes": classes, **own, **arguments}
     names = said.get("label_names") or pretrained.get("label_names")
-    return create(timm, architecture, asked), tuple(map(str, names)) if names else None
+    return create(timm, architecture, asked, pretrained), _texts(names, file)
+
+
+def _texts(names: Any, file: Path) -> tuple[str, ...] | None:
+    if not names:
+        return None
+    if not isinstance(names, list):
+        raise UserError(f"{file}: label_names: expected a list, got {type(names).__name__}")
+    return tuple(map(str, names))

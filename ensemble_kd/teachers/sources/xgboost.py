@@ -58,7 +58,7 @@ class XgBoost(Source):
         check_features(told, booster.num_features(), str(file))
         booster.set_param({"nthread": self.threads})
         settings = {"version": xgboost.__version__, "mean": told.mean, "std": told.std}
-        network = Tabular(Probabilities(booster, objective in BINARY), told)
+        network = Tabular(Probabilities(booster, objective in BINARY), told, str(file))
         return Loaded(network.eval(), digest_of("xgboost", [file], settings))
 
 

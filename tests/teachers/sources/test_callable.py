@@ -97,5 +97,14 @@ def test_what_is_no_teacher(refusal: Refusal) -> None:
     said = refusal(lambda: given_as_object(lambda x: x.argmax(1)).network(torch.ones(2, 2)))
     assert "expected logits from" in said
     assert "got torch.int64" in said
-    with pytest.raises(TypeError, match="must return logits"):
-        given_as_object(lambda x: None).network(torch.ones(2, 2))
+    said = refusal(lambda: given_as_object(lambda x: None).network(torch.ones(2, 2)))
+    assert "<lambda> gives no logits: TypeError: a network must return logits" in said
+    said = refusal(lambda: given_as_object(Model()).network(torch.ones(2)))
+    assert "Model gives no logits: IndexError: too many indices" in said
+
+
+def test_answers_lie_where_the_inputs_are() -> None:
+    nested = {"name": "text", "parts": [torch.ones(2, 3, device="meta")]}
+    said = given_as_object(lambda inputs: torch.ones(2, 3)).network(nested)
+    assert said.logits.device.type == "meta"
+    assert given_as_object(lambda inputs: torch.ones(2, 3)).network("x").logits.shape == (2, 3)

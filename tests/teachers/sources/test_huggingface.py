@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ensemble_kd.networks.prepared import Prepared, inside
 from ensemble_kd.networks.taps import listen
@@ -134,6 +135,90 @@ def test_nothing_random_stands_in_for_missing_weights(make: Any, refusal: Refusa
     assert "wrong shapes: bert.embeddings" in refusal(lambda: case.source.load(case.told))
 
 
+def test_weights_that_no_layer_takes_are_named(make: Any, refusal: Refusal) -> None:
+    case = make("huggingface_tokens")
+    file = Path(case.source.path, "model.safetensors")
+    held = load_file(file)
+    # As files keep them that were trained on from a pretrained network.
+    rest = {"bert.pooler.dense.bias": torch.ones(2), "bert.embeddings.position_ids": torch.ones(2)}
+    save_file({**held, **rest}, file, {"format": "pt"})
+    case.source.load(case.told)
+    save_file({**held, "bert.encoder.gate": torch.ones(2)}, file, {"format": "pt"})
+    assert "1 unexpected: bert.encoder.gate" in refusal(lambda: case.source.load(case.told))
+
+
+def test_its_configuration_brings_no_code_and_no_other_weights(
+    make: Any, tmp_path: Path, refusal: Refusal
+) -> None:
+    case = make("huggingface_texts")
+    folder = Path(case.source.path)
+    expected = inside(case.source.load(case.told).network).state_dict()
+    other = make("huggingface_texts", 1, "other").source.path
+    shutil.copy(Path(other, "model.safetensors"), folder / "else.safetensors")
+    edited(folder, _attn_implementation="somebody/kernel", transformers_weights="else.safetensors")
+    network: Any = inside(case.source.load(case.told).network)
+    assert network.config._attn_implementation == "sdpa"
+    assert all(torch.equal(value, expected[name]) for name, value in network.state_dict().items())
+    eager: Any = inside(replace(case.source, attention="eager").load(case.told).network)
+    assert eager.config._attn_implementation == "eager"
+    edited(folder, id2label={"1": "ant", "2": "bee", "3": "cat"})
+    assert "expected id2label to name the classes 0 to 2, got 1, 2, 3" in refusal(
+        lambda: case.source.load(case.told)
+    )
+    (folder / "adapter_config.json").write_text("{}")
+    assert "got an adapter" in refusal(lambda: case.source.load(case.told))
+
+
+def test_weights_in_several_files(make: Any, refusal: Refusal) -> None:
+    case = make("huggingface_texts")
+    folder = Path(case.source.path)
+    whole = case.source.load(case.told)
+    index = folder / "model.safetensors.index.json"
+    save_file(load_file(folder / "model.safetensors"), folder / "other.safetensors")
+    (folder / "model.safetensors").unlink()
+    assert "got other.safetensors" in refusal(lambda: case.source.load(case.told))
+    inside(whole.network).save_pretrained(folder, max_shard_size="4KB")  # type: ignore[operator]
+    names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    assert len(names) > 1
+    parted = case.source.load(case.told)
+    with torch.no_grad():
+        said, same = parted.network(case.inputs), whole.network(case.inputs)
+    assert torch.equal(said.logits, same.logits)
+    # What the index does not name is nobody's.
+    (folder / "other.safetensors").write_bytes(b"something else")
+    assert case.source.load(case.told).digest == parted.digest
+    held = load_file(folder / names[0])
+    save_file({key: value + 1 for key, value in held.items()}, folder / names[0], {"format": "pt"})
+    assert case.source.load(case.told).digest != parted.digest
+    (folder / names[0]).unlink()
+    assert f"{names[0]}: no such file" in refusal(lambda: case.source.load(case.told))
+    for wrong in ("../w.safetensors", "sub/w.safetensors", "/w.safetensors", "weights.bin", 3):
+        index.write_text(json.dumps({"weight_map": {"a": wrong}}))
+        said = refusal(lambda: case.source.load(case.told))
+        assert f"expected names of files *.safetensors, got {wrong!r}" in said
+    for broken in ("{", "[]", '{"weight_map": 3}'):
+        index.write_text(broken)
+        assert "expected weight_map" in refusal(lambda: case.source.load(case.told))
+
+
+def test_places_that_are_counted_from_the_padding_on(
+    kit: Any, tmp_path: Path, refusal: Refusal
+) -> None:
+    import transformers
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.RobertaConfig(
+        **sizes, vocab_size=32, intermediate_size=24, max_position_embeddings=14, pad_token_id=0
+    )
+    network = transformers.RobertaForSequenceClassification(config)
+    network.save_pretrained(tmp_path)
+    kit.saved_tokenizer(tmp_path, kit.tokenizer())
+    source = HuggingFace(str(tmp_path))
+    source.load(Told((13,), ("a", "b"), tokenizer=kit.tokenizer()))
+    long = Told((14,), ("a", "b"), tokenizer=kit.tokenizer())
+    assert "expected at most 13 tokens, got 14" in refusal(lambda: source.load(long))
+
+
 def test_the_architecture_says_what_it_is_for(make: Any, refusal: Refusal) -> None:
     case = make("huggingface_texts")
     folder = Path(case.source.path)
@@ -182,7 +267,7 @@ def test_one_line_for_each_mistake(make: Any, tmp_path: Path, refusal: Refusal) 
     assert "config.json: " in line(cut("config.json", 0.5))
     assert "the network cannot be loaded" in line(cut("model.safetensors", 0.5))
     assert "the network cannot be loaded" in line(cut("model.safetensors", 0))
-    assert "expected weights as safetensors, found none" in line(
+    assert "expected weights as model.safetensors, found none" in line(
         lambda f: (f / "model.safetensors").unlink()
     )
     assert "got pytorch_model.bin; nothing is unpickled" in line(
@@ -219,10 +304,10 @@ def test_a_hub_needs_a_revision_that_stays(refusal: Refusal) -> None:
     def line(path: str, revision: str | None = None) -> str:
         return refusal(lambda: HuggingFace(path, revision).load(told))
 
-    for revision in (None, "main"):
+    for revision in (None, "main", "v1.0", "0" * 39):
         said = line("somebody/network", revision)
         assert "somebody/network: no such folder; as the id of a repository on the hub" in said
-        assert f"a commit or a tag, which stays what it is, got {revision!r}" in said
+        assert f"as revision the commit, 40 hexadecimal digits, got {revision!r}" in said
     assert "./network: expected a folder, found none" in line("./network")
     assert "not on the hub" in line("somebody/network", "0" * 40)
 
@@ -244,6 +329,7 @@ class TestImages:
             ("ViT", {"size": {"height": 8, "width": 8}, "rescale_factor": 0.01, "resample": 0}),
             ("DeiT", {"size": {"height": 12, "width": 10}, "crop_size": {"height": 8, "width": 8}}),
             ("Bit", {"size": {"shortest_edge": 9}, "crop_size": {"height": 8, "width": 8}}),
+            ("Bit", {"size": {"shortest_edge": 11}, "crop_size": {"height": 8, "width": 8}}),
             ("CLIP", {"size": {"shortest_edge": 8}, "crop_size": {"height": 8, "width": 8}}),
             ("ConvNext", {"size": {"shortest_edge": 8}, "crop_pct": 0.7}),
             ("ConvNext", {"size": {"shortest_edge": 400}, "resample": 2}),
@@ -273,6 +359,16 @@ class TestImages:
         step = preprocess.scale / 255 / float(torch.tensor(preprocess.std).min())
         assert (found - expected).abs().max() <= 1.3 * step
 
+    def test_a_network_of_grey_images_gets_them(self, make: Any) -> None:
+        import transformers
+
+        from ensemble_kd.teachers.sources.image_processor import own_preprocess
+
+        folder = Path(make("huggingface_images").source.path)
+        for channels, made in ((1, 1), (3, 3), (4, None)):
+            config = transformers.ViTConfig(num_channels=channels)
+            assert own_preprocess(transformers, folder, config).channels == made
+
     def test_its_own_may_be_replaced(self, make: Any) -> None:
         case = make("huggingface_images")
         source = replace(case.source, preprocess=Preprocess(size=(8, 8)))
@@ -290,7 +386,15 @@ class TestImages:
         assert (
             "expected resample to be one of 0 (nearest), 2 (bilinear), 3 (bicubic), got 1" in line()
         )
-        self.edit(case, resample=2, size={"longest_edge": 8})
+        self.edit(case, resample=None)
+        assert "expected resample to be one of" in line()
+        self.edit(case, resample=2, image_mean=None)
+        assert "image_mean must be a number or several, got " in line()
+        self.edit(case, image_mean=[0.5] * 3, image_std=[0, 0, 0])
+        assert "std must be > 0, got (0.0, 0.0, 0.0)" in line()
+        self.edit(case, image_std=[0.5] * 3, rescale_factor="half")
+        assert "preprocessor_config.json: " in line()
+        self.edit(case, rescale_factor=1 / 255, size={"longest_edge": 8})
         assert "preprocessor_config.json: " in line()
         self.edit(case, image_processor_type="LevitImageProcessor")
         assert "LevitImageProcessor has steps of its own that are not known here" in line()

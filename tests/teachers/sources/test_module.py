@@ -30,6 +30,19 @@ def make(width):
     return nn.Sequential(nn.Linear(4, width))
 def nothing(width):
     return width
+class Around(nn.Module):
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+    def forward(self, x):
+        return self.part(x)[:, :2]
+"""
+
+PARTS = """
+from torch import nn
+class Twice(nn.Module):
+    def forward(self, x):
+        return 2 * x
 """
 
 
@@ -71,6 +84,32 @@ def test_code_and_arguments_are_in_the_digest(package: str, weights: str, tmp_pa
     (tmp_path / "own_teachers.py").write_text(OWN + "# another line\n")
     code_digest.cache_clear()
     assert source.load(told).digest != first
+
+
+def test_objects_among_the_arguments_are_in_the_digest(
+    package: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from ensemble_kd.build import build
+    from ensemble_kd.fingerprint import code_digest
+
+    (tmp_path / "own_parts.py").write_text(PARTS)
+    weights = tmp_path / "around.pt"
+    torch.save({}, weights)
+    node = {"_target_": f"{package}.Around", "part": {"_target_": "own_parts.Twice"}}
+
+    def digest(times: int) -> str:
+        (tmp_path / "own_parts.py").write_text(PARTS.replace("2", str(times)))
+        sys.modules.pop("own_parts", None)
+        code_digest.cache_clear()
+        path = "ensemble_kd.teachers.sources.Module"
+        source = {"path": node["_target_"], "weights": str(weights), "arguments": {**node}}
+        source["arguments"].pop("_target_")
+        allow = (package, "own_parts")
+        made = build({"_target_": path, **source}, "teacher", allow)
+        return str(made.load(replace(TOLD, allow=allow)).digest)
+
+    assert digest(2) == digest(2)
+    assert digest(2) != digest(3)
 
 
 def test_what_is_refused(

@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from ensemble_kd.teachers.sources import Onnx, Preprocess, Told
 from ensemble_kd.teachers.sources.probabilities import FLOOR
@@ -181,6 +182,55 @@ def test_tensors_beside_the_file_count(tmp_path: Path, refusal: Refusal) -> None
     assert "w.bin: expected tensors of m.onnx, found no such file" in refusal(
         lambda: source.load(TOLD)
     )
+
+
+def with_branches(path: Path, location: str = "inner.bin") -> str:
+    """``x @ w`` with the weights in a branch, and outside the file."""
+    constant = numpy_helper.from_array(WEIGHTS, "inner")
+    set_external_data(constant, location)
+    constant.ClearField("raw_data")
+    matmul = helper.make_node("MatMul", ["x", "inner"], ["y"])
+    value = helper.make_tensor_value_info("y", 1, ["b", 3])
+    then = helper.make_graph([matmul], "then", [], [value], [constant])
+    nothing = helper.make_node("MatMul", ["x", "w"], ["y"])
+    other = helper.make_graph([nothing], "other", [], [value])
+    yes = helper.make_tensor("yes", TensorProto.BOOL, [], [True])
+    nodes = [
+        helper.make_node("Constant", [], ["condition"], value=yes),
+        helper.make_node("If", ["condition"], ["logits"], then_branch=then, else_branch=other),
+    ]
+    return written(path, nodes, [("x", 1, ["b", 4])], [("logits", 1, ["b", 3])])
+
+
+def test_tensors_of_branches_lie_beside_the_file_too(tmp_path: Path, refusal: Refusal) -> None:
+    source = Onnx(with_branches(tmp_path / "m.onnx"))
+    assert "inner.bin: expected tensors of m.onnx, found no such file" in refusal(
+        lambda: source.load(TOLD)
+    )
+    # As raw numbers may begin, and pickles do.
+    (tmp_path / "inner.bin").write_bytes(b"\x80\x04" + (WEIGHTS * 2).tobytes()[2:])
+    first = source.load(TOLD)
+    expected = rows() @ torch.from_numpy(WEIGHTS * 2)
+    torch.testing.assert_close(first.network(rows()).logits, expected, rtol=1e-3, atol=1e-3)
+    (tmp_path / "inner.bin").write_bytes(WEIGHTS.tobytes())
+    assert source.load(TOLD).digest != first.digest
+    for place in ("../inner.bin", "/inner.bin"):
+        file = with_branches(tmp_path / "m.onnx", place)
+        assert f"expected tensors in the folder of the model, got {place}" in refusal(
+            lambda file=file: Onnx(file).load(TOLD)  # type: ignore[misc]
+        )
+
+
+def test_a_network_that_fails_when_it_is_asked(tmp_path: Path, refusal: Refusal) -> None:
+    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [3, 4])
+    nodes = [
+        helper.make_node("Constant", [], ["shape"], value=shape),
+        helper.make_node("Reshape", ["x", "shape"], ["three"]),
+        helper.make_node("MatMul", ["three", "w"], ["logits"]),
+    ]
+    file = written(tmp_path / "m.onnx", nodes, [("x", 1, ["b", 4])], [("logits", 1, ["b", 3])])
+    network = Onnx(file).load(TOLD).network
+    assert "m.onnx: onnxruntime cannot run it: " in refusal(lambda: network(rows(5)))
 
 
 def test_what_is_refused(tmp_path: Path, refusal: Refusal) -> None:

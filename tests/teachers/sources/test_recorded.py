@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +157,8 @@ def test_shapes_and_types(tmp_path: Path, refusal: Refusal) -> None:
     assert "(samples, classes >= 2), got (4,)" in line(id=IDS, logits=SAID[:, 0])
     assert "(samples, classes >= 2), got (4, 1)" in line(id=IDS, logits=SAID[:, :1])
     assert "expected values that are numbers, got <U1" in line(id=IDS, logits=IDS)
+    assert "expected values (samples, classes), got a single number" in line(id=IDS, logits=1.0)
+    assert "names: expected a name for each class" in line(id=IDS, logits=SAID, names="ant")
 
 
 def test_tables_that_do_not_fit(tmp_path: Path, refusal: Refusal) -> None:
@@ -170,6 +174,7 @@ def test_tables_that_do_not_fit(tmp_path: Path, refusal: Refusal) -> None:
         id=IDS, logits=[[1.0], [1.0, 2.0, 3.0], [1.0], [1.0]]
     )
     assert "got no list" in line(id=IDS, logits=SAID[:, 0])
+    assert "column 'logits': expected lists of numbers" in line(id=IDS, logits=[["a", "b"]] * 4)
     assert "(samples, classes >= 2), got (4, 1)" in line(id=IDS, ant=SAID[:, 0])
     assert "none missing, got object" in line(id=pa.array(["a", None, "b", "c"]), ant=SAID[:, 0])
     missing = line(id=IDS, ant=pa.array([1.0, None, 2.0, 3.0]), bee=SAID[:, 0])
@@ -199,6 +204,23 @@ def test_damaged_files(ending: str, tmp_path: Path, refusal: Refusal) -> None:
         assert "truncated" in line()
     file.write_bytes(pickle.dumps(SAID))
     assert "got a pickle" in line()
+
+
+@pytest.mark.parametrize("ending", [".npy", ".npz"])
+def test_a_file_that_says_to_be_larger_than_it_is(
+    ending: str, tmp_path: Path, refusal: Refusal
+) -> None:
+    header = io.BytesIO()
+    said = {"descr": "<f8", "fortran_order": False, "shape": (10**12, 300)}
+    np.lib.format.write_array_header_1_0(header, said)
+    file = tmp_path / f"p{ending}"
+    file.write_bytes(header.getvalue())
+    if ending == ".npz":
+        np.savez(file, id=IDS)
+        with zipfile.ZipFile(file, "a") as held:
+            held.writestr("logits.npy", header.getvalue())
+    source = Recorded(str(file), probabilities=None if ending == ".npz" else False)
+    assert "truncated" in refusal(lambda: source.load(TOLD))
 
 
 def test_objects_are_not_unpickled(tmp_path: Path, refusal: Refusal) -> None:

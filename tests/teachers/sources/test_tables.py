@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -188,13 +189,24 @@ class TestSklearn:
         assert source.load(TOLD).names is None
 
     def test_what_is_refused(self, make: Any, tmp_path: Path, refusal: Refusal) -> None:
-        from sklearn.linear_model import LinearRegression
+        from sklearn.linear_model import LinearRegression, LogisticRegression
+        from sklearn.tree import DecisionTreeClassifier
 
         rows, target = table()
         file = dumped(LinearRegression().fit(rows, target), tmp_path / "m.skops")
         assert "expected a classifier with predict_proba, got LinearRegression" in refusal(
             lambda: Sklearn(file).load(TOLD)
         )
+        file = dumped(LogisticRegression(), tmp_path / "m.skops")
+        assert "expected a classifier that is fitted, got LogisticRegression" in refusal(
+            lambda: Sklearn(file).load(TOLD)
+        )
+        for second in (target, target * 0):
+            tree = DecisionTreeClassifier().fit(rows, np.stack([target, second], axis=1))
+            file = dumped(tree, tmp_path / "m.skops")
+            assert "expected a classifier of one target, got DecisionTreeClassifier" in refusal(
+                lambda: Sklearn(file).load(TOLD)
+            )
         whole = Path(make("sklearn").source.path).read_bytes()
         for broken in (whole[: len(whole) // 2], b"something"):
             Path(file).write_bytes(broken)
@@ -211,6 +223,14 @@ def test_a_pickle_is_refused(
     said = refusal(lambda: source(str(file)).load(TOLD))
     assert "got a pickle: nothing is unpickled" in said
     assert "skops.io.dump" in said
+
+
+@pytest.mark.parametrize("name", ["sklearn", "lightgbm", "xgboost"])
+def test_a_model_that_fails_when_it_is_asked(name: str, make: Any, refusal: Refusal) -> None:
+    case = make(name)
+    network = case.source.load(replace(case.told, mean=0.0, std=1.0)).network
+    said = refusal(lambda: network(torch.zeros(4, 5)))
+    assert said.startswith(f"{case.source.path}: the model gives no probabilities: ")
 
 
 class TestBoosters:
@@ -286,6 +306,9 @@ class TestBoosters:
         text = file.read_text()
         file.write_text(text.replace("Tree=1\n", "Tree=1 \n"))
         assert "truncated or damaged, in tree 1" in refusal(lambda: case.source.load(case.told))
+        for sizes in ("a b", "-1", "1 ²"):
+            file.write_text(re.sub("tree_sizes=.*", f"tree_sizes={sizes}", text))
+            assert "damaged, in its tree_sizes" in refusal(lambda: case.source.load(case.told))
         file.write_bytes(b"tree\n\xff\xfe")
         assert "got other bytes" in refusal(lambda: case.source.load(case.told))
 

@@ -69,6 +69,11 @@ def test_preprocessing_is_that_of_the_library(timm: Any) -> None:
         ({"input_size": (3, 8, 12)}, "square images"),
         ({"crop_mode": "border"}, "with 'border'"),
         ({"interpolation": "random"}, "got 'random'"),
+        ({"input_size": 8}, "say it with preprocess"),
+        ({"input_size": (3, 8)}, "say it with preprocess"),
+        ({"input_size": (3, "8", None)}, "say it with preprocess"),
+        ({"crop_pct": 0}, "say it with preprocess"),
+        ({"mean": None}, "say it with preprocess"),
     ],
 )
 def test_other_configurations(
@@ -107,6 +112,12 @@ def test_what_is_refused(make: Any, published: Path, refusal: Refusal) -> None:
     assert "timm: net8: " in line(replace(case.source, arguments={"depth": 5}))
     assert "no such folder; as the id of a repository on the hub" in line(Timm("hf-hub:timm/net8"))
     assert "got 'main'" in line(Timm("hf-hub:timm/net8", revision="main"))
+    said = json.loads((published / "config.json").read_text())
+    for key in ("checkpoint_path", "cache_dir", "pretrained", "pretrained_cfg", "features_only"):
+        (published / "config.json").write_text(json.dumps({**said, "model_args": {key: "x.pth"}}))
+        assert f"timm: net16: arguments must not hold {key}: " in line(Timm(str(published)))
+    (published / "config.json").write_text(json.dumps({**said, "label_names": 3}))
+    assert "label_names: expected a list, got int" in line(Timm(str(published)))
     (published / "config.json").write_text("{}")
     assert "expected a configuration of timm with architecture" in line(Timm(str(published)))
     (published / "model.safetensors").rename(published / "pytorch_model.bin")
