@@ -16,9 +16,9 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from ensemble_kd.errors import UserError
-from ensemble_kd.metrics import Agreement, NegativeLogLikelihood, PredictiveKL, SpanF1
+from ensemble_kd.metrics import Agreement, NegativeLogLikelihood, PredictiveKL, SpanF1, cut_texts
 from ensemble_kd.teachers import Frozen, Kept, Mixture, asked
-from ensemble_kd.types import SEPARATOR, UNLABELLED, Batch, Tokens
+from ensemble_kd.types import UNLABELLED, Batch
 
 SURE = 1 - 2**-24
 """The largest float32 below 1."""
@@ -114,8 +114,7 @@ class Evaluation:
         looked_up = {_network(predictors[name]): kept for name, kept in known.items()}
         networks = dict.fromkeys(part for p in predictors.values() for part in networks_of(p))
         running = [network for network in networks if network not in looked_up]
-        batches = texts = 0
-        cut = torch.zeros((), dtype=torch.int64, device=device)
+        batches = texts = cut = 0
         with resting_on(running, device), torch.inference_mode():
             for batch in loader:
                 here = move_data_to_device(batch, torch.device(device))
@@ -134,7 +133,7 @@ class Evaluation:
                 for (first, second), comparison in nearness.items():
                     comparison.update(_said(logits[first], here), _said(logits[second], here))
                 if self.spans:
-                    cut, texts = cut + _cut(here), texts + len(here.index)
+                    cut, texts = cut + int(cut_texts(here)), texts + len(here.index)
                 batches += 1
             if batches == 0:
                 raise UserError("evaluation: expected at least one batch, got an empty split")
@@ -142,9 +141,8 @@ class Evaluation:
                 scoring.check(name)
             if cut:
                 print(
-                    f"warning: evaluation.spans: {int(cut)} of {texts} texts have words beyond "
-                    "data.length, whose entities do not count: recall and F1 are too high, and can "
-                    "only be compared at this length and with this tokenizer",
+                    f"warning: evaluation.spans: {cut} of {texts} texts have words beyond "
+                    "data.length, whose entities do not count: recall and F1 are too high",
                     file=sys.stderr,
                 )
             return Measured(
@@ -230,15 +228,6 @@ class _Comparison:
 
 def _value(metric: Metric) -> float:
     return float(metric.compute())
-
-
-def _cut(batch: Batch) -> Tensor:
-    """How many texts in words, as far as the inputs tell, have more words than places; int64."""
-    if batch.places is None or not isinstance(batch.inputs, Tokens):
-        return torch.zeros_like(batch.index[0])
-    text = batch.inputs.text
-    words = (text == SEPARATOR).sum(1) + (text != 0).any(1)
-    return (words > batch.places.sum(1)).sum()
 
 
 def _said(logits: Tensor, batch: Batch) -> Tensor:

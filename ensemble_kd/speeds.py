@@ -154,6 +154,8 @@ def _config(run: Path) -> DictConfig:
         for key, kind in (("data", DictConfig), ("allow", ListConfig)):
             if not isinstance(config.get(key), kind):
                 raise UserError(f"{path}: expected the configuration of a run, got no {key}")
+    except UserError:
+        raise
     except (YAMLError, OmegaConfBaseException, OSError, ValueError) as failure:
         reason = textwrap.shorten(str(failure), 200, placeholder=" ...")
         raise UserError(f"{path}: not readable: {reason}") from failure

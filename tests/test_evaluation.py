@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ensemble_kd.errors import UserError
 from ensemble_kd.evaluation import Evaluation, Measured
 from ensemble_kd.teachers import Frozen, Mixture
-from ensemble_kd.types import UNLABELLED, Batch, Output
+from ensemble_kd.types import UNLABELLED, Batch, Output, Tokens
 
 CLASSES = 4
 SIZES = (7, 7, 3, 1)
@@ -332,6 +332,42 @@ def test_entities_are_scored_where_asked_for() -> None:
     measured = Evaluation(spans=True).measure({"it": said}, tagged(), 3, names=names)
     # One entity found of two; none that is not there, for the third token has no label.
     assert measured.predictors["it"].span_f1 == pytest.approx(2 * 1 / (1 + 2))
+
+
+class Knowing(nn.Module):
+    """Says what it was told of texts."""
+
+    def __init__(self, answers: Tensor) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def forward(self, inputs: Tokens) -> Tensor:
+        return nn.functional.one_hot(self.answers, 3).float() * 5
+
+
+@pytest.mark.parametrize(("width", "cut"), [(4, 0), (3, 1), (2, 2)])
+def test_entities_that_were_cut_off_are_spoken_of(
+    width: int, cut: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Words of one token each, the fourth of the first text and the third of the second an entity.
+    written = [b"a\x1fb\x1fc\x1fd", b"a\x1fb\x1fc", b"a"]
+    text = torch.zeros(3, 9, dtype=torch.uint8)
+    for row, each in enumerate(written):
+        text[row, : len(each)] = torch.tensor(list(each), dtype=torch.uint8)
+    whole = torch.tensor([[0, 0, 0, 1], [1, 0, 1, UNLABELLED], [0, *[UNLABELLED] * 3]])
+    target = whole[:, :width]
+    known = target != UNLABELLED
+    inputs = Tokens(target.clamp(min=0), known, torch.zeros_like(target), text)
+    batch = Batch(inputs, target, torch.arange(3), known, places=known)
+    said = Knowing(target.clamp(min=0))
+    evaluation = Evaluation(spans=True)
+    measured = evaluation.measure({"it": said}, [batch], 3, names=["O", "B-x", "I-x"])
+    assert measured.predictors["it"].span_f1 == 1.0  # of what was there
+    (*lines,) = capsys.readouterr().err.splitlines()
+    assert len(lines) == (cut > 0)
+    assert all(f"evaluation.spans: {cut} of 3 texts have words beyond" in line for line in lines)
+    Evaluation().measure({"it": said}, [batch], 3)
+    assert not capsys.readouterr().err
 
 
 def test_entities_need_classes_that_are_tags() -> None:

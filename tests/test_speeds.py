@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,43 @@ def test_mistakes_are_one_line(
         assert stop.value.code == 2
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a: [1", "not readable: while parsing"),
+        (b"a: \xff\xfe\xff", "not readable: "),
+        (b"a: 1", "expected the configuration of a run, got no data"),
+        (b"data: {a: 1}", "expected the configuration of a run, got no allow"),
+        (b"data: ${nothing}", "not readable: Interpolation key 'nothing' not found"),
+        (b"[1, 2]", "expected a configuration, got a list"),
+        (b"", "expected the configuration of a run, got no data"),
+        (b"7", "not readable: "),
+    ],
+)
+def test_a_damaged_configuration_is_one_line(content: bytes, words: str, own_folder: Path) -> None:
+    path = own_folder / ".hydra" / "config.yaml"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(UserError) as refusal:
+        speeds.show(own_folder)
+    assert str(refusal.value).startswith(f"{path}: {words}")
+    assert "\n" not in str(refusal.value)
+
+
+def test_other_data_are_refused(run: Callable[..., Path], text_root: Path) -> None:
+    folder = run("experiment=sst2_fastbert")
+    file = text_root / "sst2" / "train.tsv.gz"
+    file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()) + b"a new film\t1\n"))
+    with pytest.raises(UserError, match=r"expected the data of the run, .* \w{12}, got"):
+        speeds.show(folder)
+
+
+def test_exits_that_never_learned_are_refused(run: Callable[..., Path]) -> None:
+    folder = run("experiment=sst2", "student=fastbert", "teacher.members=[bert_tiny]")
+    with pytest.raises(UserError, match="expected a student whose earlier classifiers have learn"):
+        speeds.show(folder)
 
 
 def test_a_speed_out_of_range_is_refused() -> None:

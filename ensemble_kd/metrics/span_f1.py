@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from ensemble_kd.types import UNLABELLED
+from ensemble_kd.types import SEPARATOR, UNLABELLED, Batch, Tokens
 
 OUTSIDE = -1
 """The type of a word that belongs to no entity."""
@@ -131,6 +131,15 @@ class SpanF1(Metric):
         # Entities do not overlap: the first end belongs to the first beginning, and so on.
         ends[begins] = last.nonzero()[:, 0]
         return _Entities(begins, ends, types)
+
+
+def cut_texts(batch: Batch) -> Tensor:
+    """How many texts in words, as far as the inputs tell, have more words than places; int64."""
+    if batch.places is None or not isinstance(batch.inputs, Tokens):
+        return torch.zeros_like(batch.index[0])
+    text = batch.inputs.text
+    words = (text == SEPARATOR).sum(1) + (text != 0).any(1)
+    return (words > batch.places.sum(1)).sum()
 
 
 class _Entities(NamedTuple):

@@ -35,7 +35,8 @@ class EarlyExit(nn.Module):
     that of equal probabilities, is below the speed; later blocks are run for the other texts only.
     While the network is trained, with speed 0, and until its earlier classifiers have learned (the
     buffer ``settled``, which ``BranchDistillation`` sets), all texts go through all blocks and
-    nothing depends on what they are, so that it can be exported.
+    nothing depends on what they are, so that it can be exported. Training the network through its
+    last classifier, as calling it in training mode does, unsettles the earlier ones.
 
     Source: FastBERT, Liu et al. (arXiv 2004.02178), sections 3.1 and 3.3. Deviations: in the
     authors' code (autoliuweijie/FastBERT @859632f) a text also leaves where its uncertainty equals
@@ -108,6 +109,8 @@ class EarlyExit(nn.Module):
 
     def forward(self, inputs: Tokens) -> Tensor:
         """(b, c) logits."""
+        if self.training:
+            self.settled.fill_(False)
         if self.training or self.speed == 0 or not self.settled:
             return self.through(inputs, self.layers)
         return self.early(inputs).logits

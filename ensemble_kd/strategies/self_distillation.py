@@ -29,10 +29,10 @@ class SelfDistillation:
     The stages share the epochs. In the first the network learns under the teachers of the run where
     the strategy is taught, and without teachers otherwise. The second starts from its weights,
     changes nothing but the earlier classifiers (``BranchDistillation``), and always keeps its last
-    weights: what ``select`` looks at is the network's own accuracy, which no longer depends on how
-    well they learn, or does by its speed only. Only from the second stage on texts leave early: the
-    first, and a control, answer through the last classifier whatever the speed. On several processes the trainer must be told of what is left alone:
-    ``trainer.strategy=ddp_spawn_find_unused_parameters_true``.
+    weights: what ``select`` looks at is the network's own accuracy, which changes only as far as
+    texts leave early. They do so from the second stage on; in the first, and in a control, they go
+    through all blocks whatever the speed. On several processes the trainer must be told of what is
+    left alone: ``trainer.strategy=ddp_spawn_find_unused_parameters_true``.
 
     Source: FastBERT, Liu et al. (arXiv 2004.02178), section 3.2, without its first step, the
     pre-training, which ``initial`` brings along. In the authors' code

@@ -13,7 +13,7 @@ from omegaconf.errors import MissingMandatoryValue
 from PIL import Image
 
 from ensemble_kd.config import compose
-from ensemble_kd.data import ImageFolder, InMemory
+from ensemble_kd.data import ImageFolder, InMemory, TangAugmentation
 from ensemble_kd.errors import UserError
 from ensemble_kd.opening import open_data
 
@@ -207,3 +207,11 @@ def test_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         open_data(compose(asked[:-1]), None, [])
     with pytest.raises(UserError, match=r"data\._target_: Missing mandatory value"):
         open_data(compose(["data=own"]), None, [])
+
+
+@pytest.mark.parametrize("name", ["huggingface", "sst2", "text"])
+def test_texts_can_be_made_up(name: str) -> None:
+    rule = "{_target_: ensemble_kd.data.TangAugmentation, tries: 2}"
+    found = compose([f"data={name}", f"data.synthesise={rule}"]).data.synthesise
+    assert instantiate(found) == TangAugmentation(2)
+    assert compose([f"data={name}"]).data.synthesise is None

@@ -129,3 +129,18 @@ def test_a_network_for_texts_takes_ids_and_masks(per_token: bool, own_folder: Pa
     with torch.no_grad():
         expected = network(texts)[:2]
     assert torch.allclose(torch.from_numpy(said), expected, atol=1e-5)
+
+
+class Hasty(nn.Module):
+    """Knows that it cannot be exported."""
+
+    unexportable = "it is in a hurry"
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        raise AssertionError("it must not be tried")
+
+
+def test_what_knows_that_it_cannot_be_exported_is_not_tried(own_folder: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be exported to ONNX: it is in a hurry$"):
+        export_onnx(nn.Sequential(Hasty()), torch.randn(2, 4), own_folder / "student.onnx")
+    assert list(own_folder.iterdir()) == []

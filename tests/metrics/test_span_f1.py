@@ -33,14 +33,10 @@ def reference_entities(tags: Sequence[str]) -> set[tuple[int, int, str]]:
     return found
 
 
-def reference(preds: Tensor, target: Tensor, places: Tensor) -> dict[str, float]:
+def reference(preds: Tensor, target: Tensor) -> dict[str, float]:
     correct = found = present = 0
     for row in range(len(target)):
-        words = [
-            place
-            for place in range(target.shape[1])
-            if places[row, place] and target[row, place] != UNLABELLED
-        ]
+        words = [place for place, tag in enumerate(target[row].tolist()) if tag != UNLABELLED]
         guessed = reference_entities([NAMES[int(preds[row, place])] for place in words])
         true = reference_entities([NAMES[int(target[row, place])] for place in words])
         correct += len(guessed & true)
@@ -52,34 +48,32 @@ def reference(preds: Tensor, target: Tensor, places: Tensor) -> dict[str, float]
     return {"precision": precision, "recall": recall, "f1": f1}
 
 
-def sample(texts: int, tokens: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Tags that are often entities, guesses that are often right, and two places of three."""
+def sample(texts: int, tokens: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Tags that are often entities, guesses that are often right, words at most places."""
     generator = torch.Generator().manual_seed(seed)
     shape = (texts, tokens)
     target = torch.randint(len(NAMES), shape, generator=generator)
     guess = torch.randint(len(NAMES), shape, generator=generator)
     right = torch.rand(shape, generator=generator) < 0.8
     places = torch.rand(shape, generator=generator) < 0.7
-    return torch.where(right, target, guess), target, places
+    return torch.where(right, target, guess), target.masked_fill(~places, UNLABELLED)
 
 
 def measured(metric: SpanF1) -> dict[str, float]:
     return {name: float(value) for name, value in metric.compute().items()}
 
 
-def of(preds: Tensor, target: Tensor, places: Tensor | None = None) -> dict[str, float]:
+def of(preds: Tensor, target: Tensor) -> dict[str, float]:
     metric = SpanF1(NAMES)
-    metric.update(preds, target, places)
+    metric.update(preds, target)
     return measured(metric)
 
 
 @pytest.mark.parametrize("shape", [(6, 1), (1, 40), (7, 12), (40, 3), (9, 33)], ids=str)
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_the_reference(shape: tuple[int, int], seed: int) -> None:
-    preds, target, places = sample(*shape, seed)
-    assert of(preds, target, places) == pytest.approx(reference(preds, target, places))
-    every = torch.ones_like(places)
-    assert of(preds, target) == pytest.approx(reference(preds, target, every))
+    preds, target = sample(*shape, seed)
+    assert of(preds, target) == pytest.approx(reference(preds, target))
 
 
 def test_the_reference_tells_these_samples_apart() -> None:
@@ -90,28 +84,28 @@ def test_the_reference_tells_these_samples_apart() -> None:
 
 @pytest.mark.parametrize("sizes", [(1, 11), (4, 4, 4), (11, 1)], ids=str)
 def test_is_the_same_however_the_texts_are_cut(sizes: Sequence[int]) -> None:
-    preds, target, places = sample(12, 9)
+    preds, target = sample(12, 9)
     metric = SpanF1(NAMES)
-    for parts in zip(*(each.split(list(sizes)) for each in (preds, target, places)), strict=True):
+    for parts in zip(*(each.split(list(sizes)) for each in (preds, target)), strict=True):
         metric.update(*parts)
-    assert measured(metric) == pytest.approx(reference(preds, target, places))
+    assert measured(metric) == pytest.approx(reference(preds, target))
 
 
 @pytest.mark.parametrize("first", [1, 6, 11])
 def test_merges_states_as_if_one_metric_had_seen_everything(first: int) -> None:
-    preds, target, places = sample(12, 9)
+    preds, target = sample(12, 9)
     one, other = SpanF1(NAMES), SpanF1(NAMES)
-    one.update(preds[:first], target[:first], places[:first])
-    other.update(preds[first:], target[first:], places[first:])
+    one.update(preds[:first], target[:first])
+    other.update(preds[first:], target[first:])
     one.merge_state(other)
-    assert measured(one) == pytest.approx(reference(preds, target, places))
+    assert measured(one) == pytest.approx(reference(preds, target))
 
 
 def test_sums_what_two_processes_counted() -> None:
-    preds, target, places = sample(12, 9)
+    preds, target = sample(12, 9)
     one, other = SpanF1(NAMES), SpanF1(NAMES)
-    one.update(preds[:5], target[:5], places[:5])
-    other.update(preds[5:], target[5:], places[5:])
+    one.update(preds[:5], target[:5])
+    other.update(preds[5:], target[5:])
     # In the order in which the states are gathered.
     others = iter([getattr(other, name) for name in one._defaults])
     one.sync(
@@ -119,41 +113,41 @@ def test_sums_what_two_processes_counted() -> None:
     )
     values = {name: float(getattr(one, name)) for name in one._defaults}
     together = SpanF1(NAMES)
-    together.update(preds, target, places)
+    together.update(preds, target)
     assert values == {name: float(getattr(together, name)) for name in together._defaults}
 
 
 def test_survives_pickling_in_the_middle() -> None:
-    preds, target, places = sample(12, 9)
+    preds, target = sample(12, 9)
     metric = SpanF1(NAMES)
-    metric.update(preds[:5], target[:5], places[:5])
+    metric.update(preds[:5], target[:5])
     revived: SpanF1 = pickle.loads(pickle.dumps(metric))
-    revived.update(preds[5:], target[5:], places[5:])
-    assert measured(revived) == pytest.approx(reference(preds, target, places))
+    revived.update(preds[5:], target[5:])
+    assert measured(revived) == pytest.approx(reference(preds, target))
 
 
 def test_reset_forgets() -> None:
-    preds, target, places = sample(12, 9)
+    preds, target = sample(12, 9)
     metric = SpanF1(NAMES)
     metric.update(*sample(30, 9, seed=7))
     metric.reset()
-    metric.update(preds, target, places)
-    assert measured(metric) == pytest.approx(reference(preds, target, places))
+    metric.update(preds, target)
+    assert measured(metric) == pytest.approx(reference(preds, target))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_takes_logits_of_any_floating_type(dtype: torch.dtype) -> None:
-    preds, target, places = sample(12, 9)
+    preds, target = sample(12, 9)
     noise = torch.randn(12, 9, len(NAMES), generator=torch.Generator().manual_seed(3))
     logits = (torch.nn.functional.one_hot(preds, len(NAMES)) * 20 + noise).to(dtype)
-    assert of(logits, target, places) == pytest.approx(reference(preds, target, places))
+    assert of(logits, target) == pytest.approx(reference(preds, target))
 
 
 def test_words_without_a_label_do_not_count() -> None:
-    preds, target, places = sample(12, 9)
+    preds, target = sample(12, 9)
     target[3:6] = UNLABELLED
     target[7, 4:] = UNLABELLED
-    assert of(preds, target, places) == pytest.approx(reference(preds, target, places))
+    assert of(preds, target) == pytest.approx(reference(preds, target))
 
 
 def tags(*texts: str) -> Tensor:
@@ -187,9 +181,9 @@ def test_entities_end_with_their_text() -> None:
 
 def test_what_stands_between_words_does_not_interrupt() -> None:
     guess, truth = tags("B-a O I-a"), tags("B-a B-b I-a")
-    places = torch.tensor([[True, False, True]])
+    truth[0, 1] = UNLABELLED
     metric = SpanF1(NAMES)
-    metric.update(guess, truth, places)
+    metric.update(guess, truth)
     assert (int(metric.correct), int(metric.found), int(metric.present)) == (1, 1, 1)
 
 

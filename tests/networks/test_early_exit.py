@@ -31,6 +31,7 @@ def network(**settings: Any) -> EarlyExit:
     torch.manual_seed(4)
     sizes: dict[str, Any] = {"width": 16, "heads": 2, "inner": 24, "exit_width": 8}
     made = EarlyExit(30, [LENGTH], CLASSES, layers=LAYERS, **{**sizes, **settings}).double().eval()
+    made.settled.fill_(True)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(torch.randn_like(parameter))
@@ -152,9 +153,31 @@ def test_later_blocks_are_run_for_those_who_stay_only() -> None:
 
 def test_while_it_is_trained_all_texts_go_through_all_blocks() -> None:
     made, inputs = network(speed=1.0, dropout=0.0), texts()
+    early = made(inputs)
     assert torch.equal(made.train()(inputs), made.through(inputs, LAYERS))
     made.eval()
+    assert not torch.equal(early, made.through(inputs, LAYERS))
+
+
+def test_no_text_leaves_through_classifiers_that_did_not_learn() -> None:
+    made, inputs = network(speed=1.0), texts()
     assert not torch.equal(made(inputs), made.through(inputs, LAYERS))
+    made.train()(inputs)  # the others no longer fit the blocks
+    made.eval()
+    assert torch.equal(made(inputs), made.through(inputs, LAYERS))
+    sizes: dict[str, Any] = {"width": 16, "heads": 2, "inner": 24, "exit_width": 8}
+    fresh = EarlyExit(30, [LENGTH], CLASSES, layers=LAYERS, speed=1.0, **sizes).eval()
+    assert torch.equal(fresh(inputs), fresh.through(inputs, LAYERS))
+    fresh.load_state_dict(network().state_dict())
+    assert fresh.settled  # it is kept with the weights
+
+
+def test_it_says_why_it_cannot_be_exported() -> None:
+    assert network(speed=0.0).unexportable is None
+    made = network(speed=0.5)
+    assert made.unexportable == "texts leave it early, with speed=0.5; only with speed=0 it can"
+    made.settled.fill_(False)
+    assert made.unexportable is None
 
 
 def test_uncertainty_is_the_normalised_entropy() -> None:

@@ -21,7 +21,7 @@ from ensemble_kd.engine import Engine
 from ensemble_kd.errors import UserError
 from ensemble_kd.export import constructor_of
 from ensemble_kd.networks import Transformers
-from ensemble_kd.networks.pretrained import folder_digest
+from ensemble_kd.networks.pretrained import folder_digest, places
 from ensemble_kd.networks.taps import listen
 from ensemble_kd.optional import optional
 from ensemble_kd.paths import conf_dir
@@ -208,6 +208,33 @@ def test_places_that_roberta_counts_from_the_padding_on(folder: Path) -> None:
     roberta().save_pretrained(folder)
     with pytest.raises(ValueError, match="inputs must be at most 14 tokens"):
         begun(folder, 30, [15], 3, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"), [("Bert", 16), ("Roberta", 14), ("MPNet", 14), ("XLNet", None)]
+)
+def test_how_many_tokens_a_network_takes(kind: str, limit: int | None) -> None:
+    sizes = {} if kind == "XLNet" else {**SIZES, **WIDE, "pad_token_id": 1}
+    small = {"vocab_size": 30, "d_model": 8, "n_layer": 1, "n_head": 2, "d_inner": 12}
+    config = getattr(transformers, f"{kind}Config")(**(sizes or small))
+    network = getattr(transformers, f"{kind}ForSequenceClassification")(config)
+    assert places(network) == limit
+
+
+def test_no_code_is_run_that_an_architecture_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = transformers.AutoModelForSequenceClassification.from_config
+    seen = []
+
+    def watched(config: Any, **settings: Any) -> Any:
+        seen.append(settings)
+        return made(config, **settings)
+
+    auto = transformers.AutoModelForSequenceClassification
+    monkeypatch.setattr(auto, "from_config", watched)
+    architecture = {"model_type": "bert", **SIZES, **WIDE, "_attn_implementation": "some/kernel"}
+    network = Transformers(None, 30, [9], 2, architecture=architecture)
+    assert network.body.config._attn_implementation == "eager"
+    assert seen == [{"attn_implementation": "eager", "trust_remote_code": False}]
 
 
 def test_pickled_weights_are_not_read(folder: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ensemble_kd.networks import Bert, Cnn
-from ensemble_kd.networks.span import freeze_outside
+from ensemble_kd.networks.span import at_rest, freeze_outside
 
 
 def learning(network: nn.Module) -> set[str]:
@@ -61,6 +61,28 @@ def test_parameters_outside_of_all_modules_come_first() -> None:
     network = Own()
     freeze_outside(network, None, "first")
     assert learning(network) == {"token", "first.weight", "first.bias"}
+
+
+@pytest.mark.parametrize(
+    ("after", "up_to", "paths"),
+    [
+        (None, "stages.0", ("stages.1", "stages.2", "pool", "classifier")),
+        ("stages.0", "stages.1", ("stages.0", "stages.2", "pool", "classifier")),
+        ("stages", None, ("stages",)),
+        (None, None, ()),
+    ],
+)
+def test_modules_outside_are_in_eval_mode(
+    after: str | None, up_to: str | None, paths: tuple[str, ...]
+) -> None:
+    network = cnn().train()
+    found = freeze_outside(network, after, up_to)
+    assert found == paths
+    with at_rest(network, found):
+        for path, module in network.named_modules():
+            outside = any(f"{path}.".startswith(f"{each}.") for each in paths)
+            assert module.training is not outside, path
+    assert all(module.training for module in network.modules())
 
 
 def test_what_rested_before_still_rests() -> None:

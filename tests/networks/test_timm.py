@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +41,16 @@ def create_model(name, pretrained, **arguments):
 
 
 @pytest.fixture(autouse=True)
-def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The stand-in for timm, importable under its name."""
     (tmp_path / "timm.py").write_text(LIBRARY)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "timm", raising=False)
     import timm
 
-    yield timm
-    sys.modules.pop("timm", None)
+    del sys.modules["timm"]
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    return timm
 
 
 @pytest.fixture

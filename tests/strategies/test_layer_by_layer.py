@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ensemble_kd.build import build
 from ensemble_kd.config import compose, plain
@@ -22,7 +23,9 @@ from ensemble_kd.plan import make_plan
 from ensemble_kd.stage import Given, Stage
 from ensemble_kd.store import Store
 from ensemble_kd.strategies import LayerByLayer, Parallel
+from ensemble_kd.teachers import Ensemble
 from ensemble_kd.training import assemble
+from ensemble_kd.types import Batch, Progress
 from ensemble_kd.weightings import Uniform
 
 
@@ -223,6 +226,38 @@ def test_only_the_stretch_of_the_student_is_among_what_is_stepped() -> None:
     stepped = {id(parameter) for parameter in strategy.players(student)["student"]}
     names = {name for name, parameter in student.named_parameters() if id(parameter) in stepped}
     assert names == {name for name, _ in student.named_parameters() if name.startswith("stages.1")}
+
+
+def test_layers_at_rest_have_no_dropout_and_do_not_move() -> None:
+    torch.manual_seed(0)
+
+    def layer() -> nn.Sequential:
+        return nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Dropout(0.5))
+
+    first, second = layer(), layer()
+    student = nn.Sequential(OrderedDict(first=first, second=second, third=layer()))
+    strategy = Parallel({"label": Term(Label())}, Uniform(), "first", "second")
+    strategy.meet(student)
+    seen: list[Tensor] = []
+    second.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    before = {key: value.clone() for key, value in student.state_dict().items()}
+    optimizer = torch.optim.SGD(strategy.players(student)["student"], 0.1, weight_decay=0.1)
+    batch = Batch(torch.randn(8, 6), torch.arange(8) % 6, torch.arange(8))
+    student.train()
+    for _ in range(3):
+        (turn,) = strategy.turns(student, Ensemble([]), batch, Progress(0, 0, 0.0))
+        optimizer.zero_grad()
+        turn.terms["label"].backward()
+        optimizer.step()
+    assert all(module.training for module in student.modules())
+    moved = {
+        key for key, value in student.state_dict().items() if not torch.equal(value, before[key])
+    }
+    assert moved == {key for key in before if key.startswith("second.")}
+    student.eval()
+    with torch.no_grad():
+        undisturbed = first(batch.inputs)
+    assert all(torch.equal(each, undisturbed) for each in seen)
 
 
 @pytest.mark.filterwarnings("ignore:.*limit_val_batches")

@@ -5,15 +5,20 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from ensemble_kd.config import compose
+from ensemble_kd.engine import Engine
 from ensemble_kd.errors import UserError
 from ensemble_kd.networks import EarlyExit, Mlp
+from ensemble_kd.plan import make_plan
 from ensemble_kd.stage import Stage
+from ensemble_kd.store import Store
 from ensemble_kd.strategies import BranchDistillation, SelfDistillation
 from ensemble_kd.strategies.self_distillation import Direction
 from ensemble_kd.teachers import Ensemble
@@ -214,3 +219,35 @@ def test_an_optimiser_without_a_learning_rate_is_one_line() -> None:
     last = replace(LAST, optimizers={"default": {"_target_": "own"}})
     with pytest.raises(UserError, match=r"optimizer\.lr: expected a number"):
         SelfDistillation(ALONE, BRANCHES).stages(last)
+
+
+def test_texts_leave_early_from_the_second_stage_on() -> None:
+    made = EarlyExit(30, [LENGTH], CLASSES, LAYERS, 16, 2, 24, exit_width=8)
+    assert not made.settled
+    BranchDistillation().begin(made, Ensemble([]))
+    assert made.settled
+
+
+@pytest.mark.filterwarnings("ignore:.*limit_val_batches")
+def test_first_stage_and_control_answer_through_the_last_classifier(text_root: Path) -> None:
+    small = ("source.limit=null", "tokenizer.size=60", "length=12", "labelled=30")
+    plan = make_plan(
+        compose(
+            [
+                *("experiment=sst2_fastbert", "student.speed=1.0", "epochs=2", "batch_size=4"),
+                *(f"data.{size}" for size in small),
+                *(f"paths.data={text_root}", "+trainer.limit_train_batches=2"),
+                "+trainer.limit_val_batches=0",
+            ]
+        )
+    )
+    texts = next(iter(plan.data.val_dataloader())).inputs
+    for _ in range(2):  # trained, then restored
+        products = Engine(plan, Store(Path("store")), Path("run"), logger=False).products()
+        for name, exits in (("phase/1", -1), ("control", -1), ("student", 0)):
+            network = products[name].learner.deliverable()
+            assert isinstance(network, EarlyExit)
+            assert network.speed == 1.0
+            layers = range(1, network.layers + 1)[exits]
+            with torch.no_grad():
+                assert torch.equal(network(texts), network.through(texts, layers)), name

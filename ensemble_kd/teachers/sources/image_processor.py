@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from ensemble_kd.errors import UserError
 from ensemble_kd.given_files import one_line
-from ensemble_kd.teachers.sources.preprocess import Channels, Interpolation, Preprocess
+from ensemble_kd.teachers.sources.preprocess import Interpolation, Preprocess, known_channels
 
 FILE = "preprocessor_config.json"
 
@@ -65,14 +65,12 @@ def _steps(processor: Any, kind: str, config: Any, folder: Path) -> Preprocess:
     size, crop = _sides(processor, kind, folder)
     normal = bool(getattr(processor, "do_normalize", False))
     rescaled = bool(getattr(processor, "do_rescale", False))
-    taken = getattr(config, "num_channels", 3)
-    channels: Channels | None = taken if taken in get_args(Channels) else None
     return Preprocess(
         size=size,
         crop=crop,
         interpolation="bilinear" if size is None else _interpolation(processor.resample, folder),
         middle="first",
-        channels=channels,
+        channels=known_channels(getattr(config, "num_channels", 3)),
         scale=255 * _numbers(processor, "rescale_factor")[0] if rescaled else 255.0,
         mean=_numbers(processor, "image_mean") if normal else 0.0,
         std=_numbers(processor, "image_std") if normal else 1.0,

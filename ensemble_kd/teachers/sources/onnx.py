@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import nn
 from ensemble_kd.errors import UserError
 from ensemble_kd.given_files import digest_of, offered, one_line, shortened
 from ensemble_kd.teachers.foreign import Foreign
+from ensemble_kd.teachers.sources.onnx_tensors import files_beside
 from ensemble_kd.teachers.sources.preprocess import Preprocess, preparing, seen
 from ensemble_kd.teachers.sources.probabilities import logits_of
 from ensemble_kd.teachers.sources.source import Loaded, Source, Told
@@ -63,7 +64,7 @@ class Onnx(Source):
 
         file = offered(self.path, "an ONNX file")
         prepare = None if self.preprocess is None else preparing(self.preprocess, told)
-        files = [file, *_beside(file)]
+        files = [file, *files_beside(file)]
         session = Session(file, self.providers, self.threads)
         output = _output(session, self.output, file)
         feeds = _feeds(session, told, prepare, file)
@@ -215,45 +216,6 @@ def _filled_up(array: Array, size: int) -> Array:
     if len(array) == size:
         return array
     return np.concatenate([array, np.zeros((size - len(array), *array.shape[1:]), array.dtype)])
-
-
-def _beside(file: Path) -> list[Path]:
-    """The files in which tensors of a model lie, wherever in it these are.
-
-    Raises:
-        UserError: one is missing, or lies outside the model's folder.
-    """
-    import onnx
-
-    try:
-        model = onnx.load(str(file), load_external_data=False)
-    except Exception as failure:  # whatever protobuf raises
-        raise UserError(
-            f"{file}: expected an ONNX file, got one that is truncated or something else"
-        ) from failure
-    named = {
-        entry.value
-        for tensor in _tensors(model)
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    outside = [name for name in named if ".." in Path(name).parts or Path(name).is_absolute()]
-    if outside:
-        raise UserError(
-            f"{file}: expected tensors in the folder of the model, got {shortened(outside)}"
-        )
-    what = f"tensors of {file.name}"
-    return [offered(file.parent / name, what, any_bytes=True) for name in sorted(named)]
-
-
-def _tensors(message: Any) -> Iterator[Any]:
-    """The tensors anywhere in a message: weights, constants, in branches, loops and functions."""
-    if message.DESCRIPTOR.full_name == "onnx.TensorProto":
-        yield message
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for part in [value] if hasattr(value, "ListFields") else value:
-                yield from _tensors(part)
 
 
 def _output(session: Session, asked: str | None, file: Path) -> str:

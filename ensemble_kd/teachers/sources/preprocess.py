@@ -67,6 +67,11 @@ class Preprocess:
             raise ValueError(f"scale must be > 0, got {self.scale}")
 
 
+def known_channels(count: int) -> Channels | None:
+    """Channels into which images can be converted; None for other numbers, which they must have."""
+    return 1 if count == 1 else 3 if count == 3 else None
+
+
 def prepared(network: nn.Module, preprocess: Preprocess | None, told: Told) -> nn.Module:
     """A network that sees images as it wants them; itself without ``preprocess``.
 

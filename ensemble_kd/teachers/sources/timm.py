@@ -17,9 +17,9 @@ from ensemble_kd.networks.timm import create, library
 from ensemble_kd.state_dicts import fill, read_weights
 from ensemble_kd.teachers.sources.hub import WEIGHTS, files_in, folder_of
 from ensemble_kd.teachers.sources.preprocess import (
-    Channels,
     Interpolation,
     Preprocess,
+    known_channels,
     prepared,
     seen,
 )
@@ -122,7 +122,7 @@ def _as_preprocess(said: Mapping[str, Any]) -> Preprocess:
         size=sides[0] if mode == "center" else sides,
         crop=(height, width),
         interpolation=interpolation,
-        channels=channels if channels in get_args(Channels) else None,
+        channels=known_channels(channels),
         mean=tuple(said["mean"]),
         std=tuple(said["std"]),
     )

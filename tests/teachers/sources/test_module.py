@@ -33,9 +33,9 @@ def nothing(width):
 class Around(nn.Module):
     def __init__(self, part):
         super().__init__()
-        self.part = part
+        self.head, self.part = nn.Linear(4, 2), part
     def forward(self, x):
-        return self.part(x)[:, :2]
+        return self.part(self.head(x))
 """
 
 PARTS = """
@@ -87,26 +87,25 @@ def test_code_and_arguments_are_in_the_digest(package: str, weights: str, tmp_pa
 
 
 def test_objects_among_the_arguments_are_in_the_digest(
-    package: str, tmp_path: Path, monkeypatch: Any
+    package: str, weights: str, tmp_path: Path
 ) -> None:
     from ensemble_kd.build import build
     from ensemble_kd.fingerprint import code_digest
 
-    (tmp_path / "own_parts.py").write_text(PARTS)
-    weights = tmp_path / "around.pt"
-    torch.save({}, weights)
-    node = {"_target_": f"{package}.Around", "part": {"_target_": "own_parts.Twice"}}
+    allow = (package, "own_parts")
+    node = {
+        "_target_": "ensemble_kd.teachers.sources.Module",
+        "path": f"{package}.Around",
+        "weights": weights,
+        "arguments": {"part": {"_target_": "own_parts.Twice"}},
+    }
 
     def digest(times: int) -> str:
         (tmp_path / "own_parts.py").write_text(PARTS.replace("2", str(times)))
         sys.modules.pop("own_parts", None)
         code_digest.cache_clear()
-        path = "ensemble_kd.teachers.sources.Module"
-        source = {"path": node["_target_"], "weights": str(weights), "arguments": {**node}}
-        source["arguments"].pop("_target_")
-        allow = (package, "own_parts")
-        made = build({"_target_": path, **source}, "teacher", allow)
-        return str(made.load(replace(TOLD, allow=allow)).digest)
+        loaded = build(node, "teacher", allow).load(replace(TOLD, allow=allow))
+        return str(loaded.digest)
 
     assert digest(2) == digest(2)
     assert digest(2) != digest(3)

@@ -76,7 +76,7 @@ def in_front(margin: int, middle: str) -> int:
     """Where torchvision (``even``) and transformers (``first``) begin, as they write it."""
     if middle == "first":
         return margin // 2
-    return int(round(margin / 2.0)) if margin > 0 else -(-margin // 2)
+    return round(margin / 2.0) if margin > 0 else -(-margin // 2)
 
 
 @pytest.mark.parametrize("middle", ["even", "first"])

@@ -205,7 +205,7 @@ class TestSklearn:
             tree = DecisionTreeClassifier().fit(rows, np.stack([target, second], axis=1))
             file = dumped(tree, tmp_path / "m.skops")
             assert "expected a classifier of one target, got DecisionTreeClassifier" in refusal(
-                lambda: Sklearn(file).load(TOLD)
+                lambda file=file: Sklearn(file).load(TOLD)  # type: ignore[misc]
             )
         whole = Path(make("sklearn").source.path).read_bytes()
         for broken in (whole[: len(whole) // 2], b"something"):
