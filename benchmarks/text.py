@@ -169,7 +169,8 @@ def by_setting(family: Family) -> dict[str, dict[int, float]]:
 def table(family: Family, found: Mapping[str, Mapping[int, float]]) -> list[str]:
     """The section of a family: its figures, and in words what helped."""
     what = "accuracy" if family.score == "accuracy" else "F1"
-    lines = ["", f"## {family.title}", "", f"{' '.join(family.said).capitalize()}.", ""]
+    said = " ".join(family.said)
+    lines = ["", f"## {family.title}", "", f"{said[0].upper()}{said[1:]}.", ""]
     lines += [f"| method | {what} | against {CONTROL} | p | against {family.plain} | p |"]
     lines += ["|---|---|---|---|---|---|"]
     mean = {name: 100 * float(np.mean(list(values.values()))) for name, values in found.items()}
@@ -184,8 +185,9 @@ def table(family: Family, found: Mapping[str, Mapping[int, float]]) -> list[str]
 
 def said_plainly(family: Family, found: Mapping[str, Mapping[int, float]]) -> list[str]:
     """Which settings help, which do not, and which hurt, each against both references."""
-    if min(map(len, found.values())) < ENOUGH:
-        return [f"- Fewer than {ENOUGH} seeds: nothing is claimed of any row."]
+    fewest = min(map(len, found.values()), default=ENOUGH)
+    if fewest < ENOUGH:
+        return [f"- {fewest} seeds, fewer than {ENOUGH}: nothing is claimed of any row."]
     lines = []
     for reference in dict.fromkeys((CONTROL, family.plain)):
         groups: dict[str, list[str]] = {"helps": [], "makes no clear difference": [], "hurts": []}

@@ -110,7 +110,8 @@ FAMILIES = {
         "Names in messages",
         (
             "student `bilstm`, 64 wide, teacher 100 wide, 3,394 messages of WNUT 2017, 6 epochs;",
-            "F1 of whole names",
+            "F1 of whole names. Figures of code ef9935159ce7 are of messages cut after 32 tokens,",
+            "where 931 of the 1,079 names lie",
         ),
         {
             "tsai": ("experiment=wnut17_tsai",),

@@ -67,6 +67,18 @@ def test_the_page_says_what_helps_and_what_does_not(text: ModuleType) -> None:
     assert row.endswith("| 0.031 |  |  |")
 
 
+def test_few_seeds_claim_nothing(text: ModuleType) -> None:
+    family = next(iter(text.FAMILIES.values()))
+    for seed in range(3):
+        figures = {"no teacher": 0.6, "kd": 0.9}
+        named = [text.Row(text.label(family, n), seed, v, "code") for n, v in figures.items()]
+        text.append(text.RAW, named)
+    text.report()
+    said = text.PAGE.read_text()
+    assert "- 3 seeds, fewer than 6: nothing is claimed of any row." in said
+    assert "helps" not in said
+
+
 def test_the_page_says_what_leaving_early_costs(text: ModuleType) -> None:
     written(text, {"kd": [0.0] * 6})
     points = [text.Point(0.0, 0.7, 4.0), text.Point(0.4, 0.6, 2.0)]
