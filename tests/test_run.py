@@ -259,7 +259,13 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(own_folder: Path)
     quick = [sys.executable, "-m", "ensemble_kd", *QUICK, "epochs=3000", "teacher.epochs=2"]
     environment = {**os.environ, "PYTHONPATH": str(Path(ensemble_kd.__file__).parents[1])}
     run = subprocess.Popen(
-        quick, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        quick,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # Whoever runs the tests in the background of a shell has it ignored, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert run.stdout is not None
     said = ""

@@ -238,5 +238,7 @@ def test_a_function_that_fails_is_one_line() -> None:
         raise KeyError("no such thing")
 
     data = InMemory(Digits(), labelled=100)
-    with pytest.raises(UserError, match=r"^teacher/0: .*no such thing"):
+    with pytest.raises(
+        UserError, match=r"^teachers: .*failing gives no logits: KeyError: 'no such thing'"
+    ):
         distill([failing], Cnn([1, 8, 8], 10, [4]), data, epochs=1)

@@ -94,7 +94,7 @@ def reads_texts(option: str) -> bool:
     """Whether an option is made for networks that read texts, as its file says."""
     group, _, name = option.partition("=")
     said = (conf_dir() / group / f"{name}.yaml").read_text()
-    return re.search(r"\$\{data\.vocabulary\}|\bbody\.|- tinybert$", said, re.MULTILINE) is not None
+    return re.search(r"\$\{data\.vocabulary\}|\bbody\b|- tinybert$", said, re.MULTILINE) is not None
 
 
 @pytest.fixture(autouse=True)

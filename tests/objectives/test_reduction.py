@@ -126,7 +126,9 @@ def test_a_batch_is_its_halves(scenes: dict[str, Scene], option: str) -> None:
         if name == option and option in OF_THE_BATCH:
             assert not torch.allclose(together[counted], apart[counted], rtol=1e-4, atol=1e-7)
             continue
-        torch.testing.assert_close(together[counted], apart[counted], rtol=1e-4, atol=1e-6)
+        # crd sums thousands of powers of e, in an order that is the library's.
+        near = 1e-3 if option == "crd" else 1e-4
+        torch.testing.assert_close(together[counted], apart[counted], rtol=near, atol=1e-6)
         weights = torch.full((len(whole.teachers), 64), 1 / max(len(whole.teachers), 1))
         scalar = term(whole.student, whole.teachers, weights, whole.batch, START)
         mean = together[counted].mean() * term.weight * term.schedule(0.0)
