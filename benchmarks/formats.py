@@ -101,7 +101,7 @@ def gradients(folder: Path) -> None:
     """Compare over what teacher and student of a run say of the validation split."""
     found = []
     for data, (overrides, formats) in GRADIENTS.items():
-        plan = make_plan(compose([*overrides, f"seed={SEED}", "teacher=single", "control=false"]))
+        plan = make_plan(compose([*overrides, f"seed={SEED}", "teacher=single", "controls=[]"]))
         products = Engine(plan, Store(folder), Path("unused"), logger=False).products()
         teacher, student = (products[name].deliverable() for name in ("teacher/0", "student"))
         with torch.inference_mode():

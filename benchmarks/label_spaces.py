@@ -7,12 +7,8 @@ which of two halves speaks of a sample, and rules out the classes of the other.
 
 from __future__ import annotations
 
-import argparse
-import os
-from pathlib import Path
-
 import numpy as np
-from paired import COMMON, CONTROL, DOCS, Study, by_setting, cells, explained, run
+from paired import COMMON, CONTROL, DOCS, Study, by_setting, cells, command, explained, run
 
 from ensemble_kd.data.fashion_mnist import NAMES
 
@@ -54,7 +50,7 @@ def study() -> Study:
     return Study(
         RAW,
         {name: (*common, *own) for name, own in settings.items()},
-        {CONTROL: "control", "the oracle's teachers together": "ensemble"},
+        {CONTROL: "control/no_teacher", "the oracle's teachers together": "ensemble"},
     )
 
 
@@ -90,15 +86,7 @@ def report() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(6)))
-    parser.add_argument("--store", type=Path, default=Path("outputs/store"))
-    arguments = parser.parse_args()
-    if arguments.what == "run":
-        os.environ.setdefault("ENSEMBLE_KD_DATA", "data")
-        run(study(), arguments.seeds, arguments.store)
-    report()
+    command(__doc__, lambda seeds, folder: run(study(), seeds, folder), report)
 
 
 if __name__ == "__main__":

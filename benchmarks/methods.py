@@ -8,12 +8,19 @@ configuration, every network the same optimiser and number of epochs.
 
 from __future__ import annotations
 
-import argparse
-import os
-from pathlib import Path
-
 import numpy as np
-from paired import COMMON, CONTROL, DOCS, Study, by_setting, cells, explained, plot, run
+from paired import (
+    COMMON,
+    CONTROL,
+    DOCS,
+    Study,
+    by_setting,
+    cells,
+    command,
+    explained,
+    plot,
+    run,
+)
 
 from ensemble_kd.groups import options
 from ensemble_kd.paths import conf_dir
@@ -51,7 +58,9 @@ def study() -> Study:
         if name != "uniform":
             named[f"weighting={name}"] = (f"weighting={name}", *WEIGHTS.get(name, ()))
     settings = {name: (*COMMON, *NETWORKS, *own) for name, own in named.items()}
-    return Study(RAW, settings, {CONTROL: "control", "the three teachers' mean": "ensemble"})
+    return Study(
+        RAW, settings, {CONTROL: "control/no_teacher", "the three teachers' mean": "ensemble"}
+    )
 
 
 def report() -> None:
@@ -89,15 +98,7 @@ def report() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(6)))
-    parser.add_argument("--store", type=Path, default=Path("outputs/store"))
-    arguments = parser.parse_args()
-    if arguments.what == "run":
-        os.environ.setdefault("ENSEMBLE_KD_DATA", "data")
-        run(study(), arguments.seeds, arguments.store)
-    report()
+    command(__doc__, lambda seeds, folder: run(study(), seeds, folder), report)
 
 
 if __name__ == "__main__":

@@ -92,14 +92,14 @@ def whole_study() -> Study:
     settings = {
         setting(name, count): overrides(name, count) for name in names() for count in COUNTS
     }
-    return Study(RAW, settings, {CONTROL: "control"})
+    return Study(RAW, settings, {CONTROL: "control/no_teacher"})
 
 
 class Step:
     """A training step of the student's stage, on batches that are served again and again."""
 
     def __init__(self, name: str, teachers: int) -> None:
-        plan = make_plan(compose([*overrides(name, teachers), "control=false"]))
+        plan = make_plan(compose([*overrides(name, teachers), "controls=[]"]))
         stage = plan.stages[-1]
         self.learner = assemble(stage)
         networks = [assemble(each).student for each in plan.stages[:-1]]

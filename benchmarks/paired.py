@@ -6,20 +6,22 @@ again. Test accuracy is read once, after training, and selects nothing.
 
 from __future__ import annotations
 
+import argparse
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
+from ensemble_kd.assessment import named_predictors
 from ensemble_kd.build import build
 from ensemble_kd.config import compose, plain
 from ensemble_kd.engine import Engine
 from ensemble_kd.plan import make_plan
-from ensemble_kd.run import named_predictors
 from ensemble_kd.stage import training_code_digest
+from ensemble_kd.statistics import sign_flip, t_interval
 from ensemble_kd.store import Store
 from ensemble_kd.training import accuracy
 
@@ -60,6 +62,31 @@ class Compared(NamedTuple):
     low: float
     high: float
     p_value: float
+
+
+def command(
+    description: str | None,
+    train: Callable[[Sequence[int], Path], None],
+    report: Callable[[], None],
+    place: tuple[str, str] = ("--store", "outputs/store"),
+) -> None:
+    """The command line of a study: ``run`` trains and reports, ``report`` only reports.
+
+    Args:
+        description: what the help says.
+        train: trains whatever has no figure yet, for some seeds, and keeps it in a folder.
+        report: writes the page.
+        place: the option that names the folder, and its default.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("what", choices=("run", "report"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(6)))
+    parser.add_argument(place[0], dest="folder", type=Path, default=Path(place[1]))
+    arguments = parser.parse_args()
+    if arguments.what == "run":
+        os.environ.setdefault("ENSEMBLE_KD_DATA", "data")
+        train(arguments.seeds, arguments.folder)
+    report()
 
 
 def run(study: Study, seeds: Iterable[int], folder: Path) -> None:
@@ -134,14 +161,10 @@ def compare(one: Mapping[int, float], other: Mapping[int, float]) -> Compared:
     """Mean difference, its 95% t interval, and the exact two-sided sign-flip p-value."""
     seeds = sorted(set(one) & set(other))
     difference = 100 * np.array([one[seed] - other[seed] for seed in seeds])
-    if not difference.any():
-        return Compared(0.0, 0.0, 0.0, 1.0)
-    mean = float(difference.mean())
-    low, high = stats.t.interval(0.95, len(seeds) - 1, loc=mean, scale=stats.sem(difference))
-    tested = stats.permutation_test(
-        (difference,), np.mean, permutation_type="samples", n_resamples=np.inf
-    )
-    return Compared(mean, float(low), float(high), float(tested.pvalue))
+    interval = t_interval(difference)
+    if interval is None:
+        raise ValueError(f"expected two seeds or more that both settings have, got {len(seeds)}")
+    return Compared(float(difference.mean()), *interval, float(sign_flip(difference)))
 
 
 def cells(one: Mapping[int, float], other: Mapping[int, float]) -> list[str]:

@@ -8,7 +8,6 @@ training split only; the network without teachers sees the same rows.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from paired import CONTROL, DOCS, Row, append, by_setting, cells, explained, measured, rows
+import torch
+from paired import (
+    CONTROL,
+    DOCS,
+    Row,
+    append,
+    by_setting,
+    cells,
+    command,
+    explained,
+    measured,
+    rows,
+)
+from torch import nn
 
 from ensemble_kd.config import compose
 from ensemble_kd.data import Arrays, InMemory
@@ -125,7 +137,7 @@ def run(seeds: Sequence[int], folder: Path) -> None:
                 if (f"{name}: {setting}", seed) in done:
                     continue
                 control = CONTROL if own else FEWER
-                also = {control: "control", TEACHERS[kind]: "ensemble"}
+                also = {control: "control/no_teacher", TEACHERS[kind]: "ensemble"}
                 asked = overrides(name, setting, seed, folder)
                 found = measured(setting, asked, also, store)
                 fresh = {f"{name}: {key}": value for key, value in found.items()}
@@ -146,12 +158,17 @@ def time_them(folder: Path) -> None:
                 asked = overrides(name, setting, 0, folder)
                 plan = make_plan(compose(asked))
                 inputs = next(iter(plan.data.test_dataloader())).inputs[:64]
-                alone = [latency(each.network, inputs) for each in plan.given.values()]
+                alone = [per_thousand(each.network, inputs) for each in plan.given.values()]
                 size = sum(path.stat().st_size for path in teachers(kind, written(folder, name), 0))
                 writer.writerow((name, TEACHERS[kind], f"{sum(alone):.3f}", f"{size} bytes"))
             student = assemble(next(s for s in plan.stages if s.name == "student")).student.eval()
             told = f"{count_parameters(student)} parameters"
-            writer.writerow((name, "student", f"{latency(student, inputs):.3f}", told))
+            writer.writerow((name, "student", f"{per_thousand(student, inputs):.3f}", told))
+
+
+def per_thousand(network: nn.Module, inputs: torch.Tensor) -> float:
+    """Milliseconds for 1,000 rows."""
+    return 1e3 * latency(network, inputs).p50 / len(inputs)
 
 
 def report() -> None:
@@ -200,15 +217,8 @@ def report() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(6)))
-    parser.add_argument("--folder", type=Path, default=Path("outputs/tables"))
-    arguments = parser.parse_args()
-    if arguments.what == "run":
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-        run(arguments.seeds, arguments.folder)
-    report()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    command(__doc__, run, report, ("--folder", "outputs/tables"))
 
 
 if __name__ == "__main__":

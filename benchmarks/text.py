@@ -7,23 +7,22 @@ compared within a family, whose student, data and teachers are the same.
 
 from __future__ import annotations
 
-import argparse
 import csv
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from paired import DOCS, Row, append, cells, compare, rows
+from paired import DOCS, Row, append, cells, command, compare, rows
 from text_families import BEGUN, CONTROL, ELSEWHERE, FAMILIES, PRETRAINED, Family
 
+from ensemble_kd.assessment import named_predictors
 from ensemble_kd.build import build
 from ensemble_kd.config import compose, plain
 from ensemble_kd.engine import Engine, Product
-from ensemble_kd.evaluation import Evaluation, Scores
+from ensemble_kd.evaluation import Evaluation
 from ensemble_kd.networks.early_exit import EarlyExit
 from ensemble_kd.plan import Plan, make_plan
-from ensemble_kd.run import named_predictors
+from ensemble_kd.scores import Scores
 from ensemble_kd.speeds import Point, trade_off
 from ensemble_kd.stage import training_code_digest
 from ensemble_kd.store import Store
@@ -61,7 +60,7 @@ def label(family: Family, setting: str) -> str:
 
 def _one(family: Family, setting: str, first: bool, seed: int, code: str, store: Store) -> None:
     """Train one setting with one seed, and write its figures."""
-    control = (f"control={str(first).lower()}", f"seed={seed}", "logger=none")
+    control = ("controls=[no_teacher]" if first else "controls=[]", f"seed={seed}", "logger=none")
     overrides = begun((*family.settings[setting], *control), seed, store)
     plan, products = trained(overrides, store)
     wanted = {setting: "student", **(family.also if first else {})}
@@ -108,7 +107,7 @@ def begun(overrides: Sequence[str], seed: int, store: Store) -> list[str]:
         if override.startswith(BEGUN):
             pretrained = PRETRAINED[override.removeprefix(BEGUN)]
             _, products = trained(
-                (*pretrained, "control=false", f"seed={seed}", "logger=none"), store
+                (*pretrained, "controls=[]", f"seed={seed}", "logger=none"), store
             )
             folder = products["student"].artefact.folder.absolute()
             override = f"initial={{artefact: '{folder}'}}"
@@ -223,15 +222,7 @@ def speeds_table() -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(6)))
-    parser.add_argument("--store", type=Path, default=Path("outputs/store"))
-    arguments = parser.parse_args()
-    if arguments.what == "run":
-        os.environ.setdefault("ENSEMBLE_KD_DATA", "data")
-        run(arguments.seeds, arguments.store)
-    report()
+    command(__doc__, run, report)
 
 
 if __name__ == "__main__":

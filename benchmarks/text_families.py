@@ -66,7 +66,7 @@ FAMILIES = {
             "distilbert, kd": ("experiment=sst2", f"{BEGUN}distilbert"),
         },
         "kd",
-        {CONTROL: "control", "the teacher": "teacher/0"},
+        {CONTROL: "control/no_teacher", "the teacher": "teacher/0"},
     ),
     "lstm": Family(
         "An LSTM",
@@ -81,7 +81,7 @@ FAMILIES = {
             "tang": ("experiment=sst2_tang",),
         },
         "kd",
-        {CONTROL: "control", "the teacher": "teacher/0"},
+        {CONTROL: "control/no_teacher", "the teacher": "teacher/0"},
     ),
     "fastbert": Family(
         "FastBERT",
@@ -91,7 +91,7 @@ FAMILIES = {
         ),
         {"self_distillation": ("experiment=sst2_fastbert",)},
         "self_distillation",
-        {CONTROL: "control"},
+        {CONTROL: "control/no_teacher"},
     ),
     "mobilebert": Family(
         "MobileBERT",
@@ -104,7 +104,7 @@ FAMILIES = {
             "mobilebert": ("experiment=sst2_mobilebert",),
         },
         "kd",
-        {CONTROL: "control", "the teacher": "teacher/0"},
+        {CONTROL: "control/no_teacher", "the teacher": "teacher/0"},
     ),
     "names": Family(
         "Names in messages",
@@ -117,7 +117,7 @@ FAMILIES = {
             "tsai": ("experiment=wnut17_tsai",),
         },
         "tsai",
-        {CONTROL: "control", "the teacher": "teacher/0"},
+        {CONTROL: "control/no_teacher", "the teacher": "teacher/0"},
         "span_f1",
     ),
 }

@@ -78,7 +78,7 @@ def page() -> str:
         details += ["", f"### {name}", "", *documented(class_of(config))]
     lines += [
         "",
-        "`control`, and teachers that are trained first, are further stages of every run.",
+        "Controls, and teachers that are trained first, are further stages of every run.",
         "",
         "## Weightings",
         "",
@@ -160,8 +160,8 @@ NEEDED = {"fixed": ("weighting.weights=[1,1,1]",)}
 
 
 def learns_alone(plan: Plan, stage: str) -> bool:
-    """Whether a stage is the control or one of the teachers."""
-    return stage == "control" or stage in plan.teachers
+    """Whether a stage is a control or one of the teachers."""
+    return stage.startswith("control/") or stage in plan.teachers
 
 
 def class_of(config: Any) -> Callable[..., Any]:

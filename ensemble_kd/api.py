@@ -32,7 +32,7 @@ def distill(
     *,
     epochs: int = 40,
     seed: int = 0,
-    control: bool = True,
+    controls: Sequence[str] = ("no_teacher",),
     overrides: Sequence[str] = (),
     folder: str | Path | None = None,
 ) -> Result:
@@ -49,7 +49,8 @@ def distill(
         strategy: an option of the group ``strategy``, or an object.
         epochs: passes over the training split.
         seed: of everything that is drawn while training.
-        control: also train the same student without teachers, for the verdict.
+        controls: options of the group ``control``: the same student, trained otherwise, for the
+            verdict.
         overrides: further configuration, as on the command line, e.g. ``objective.temperature=4``.
         folder: the run folder; by default a new one under ``outputs``.
 
@@ -63,7 +64,8 @@ def distill(
     from omegaconf.errors import OmegaConfBaseException
 
     named = [f"strategy={strategy}"] if isinstance(strategy, str) else []
-    own = [f"epochs={epochs}", f"seed={seed}", f"control={str(control).lower()}"]
+    listed = controls if isinstance(controls, str) else f"[{','.join(controls)}]"
+    own = [f"epochs={epochs}", f"seed={seed}", f"controls={listed}"]
     try:
         config = compose([*named, *own, "logger=none", *overrides])
     except (HydraException, OmegaConfBaseException) as failure:

@@ -119,7 +119,7 @@ def _primary(path: Path) -> tuple[list[Described], list[Described]]:
     settings: list[Described] = []
     block = ""
     for line in path.read_text(encoding="utf-8").splitlines():
-        entry = re.match(r"( *)(?:- +)?([\w/]+): *([^#]*?) *(?:# *(.*))?$", line)
+        entry = re.match(r"( *)(?:- +)?(?:override +)?([\w/]+): *([^#]*?) *(?:# *(.*))?$", line)
         if entry is None:
             continue
         indent, name, value, comment = entry[1], entry[2], entry[3], entry[4] or ""

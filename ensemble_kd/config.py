@@ -18,6 +18,9 @@ NETWORKS = "student"
 SOURCES = "source"
 """The group whose options say where teachers come from that were not trained here."""
 
+CONTROLS = "control"
+"""The group whose options say what the student is held against."""
+
 
 def compose(
     overrides: Sequence[str], extra_dirs: Sequence[Path] = (), with_hydra: bool = False
@@ -54,30 +57,61 @@ def compose(
 def install_resolvers(extra_dirs: Sequence[Path] = ()) -> None:
     """Make ``${networks:[name, ...]}`` known: a list of network nodes from names, nodes or both.
 
-    ``${network:name}`` is a single one.
+    ``${network:name}`` is a single one, and ``${control_nodes:[name, ...]}`` are those of controls.
     """
     folders = [*extra_dirs, conf_dir()]
 
     def networks(entries: Any, *, _root_: DictConfig) -> list[Any]:
-        plain = (
-            OmegaConf.to_container(entries, resolve=True)
-            if OmegaConf.is_config(entries)
-            else entries
-        )
-        if not isinstance(plain, list):
-            raise UserError(f"expected a list of networks of the group {NETWORKS}, got {plain!r}")
-        # The interpolations of a node, such as ${data.classes}, refer to the whole configuration.
-        nodes = [OmegaConf.create({"node": _network(entry, folders)}) for entry in plain]
-        for node in nodes:
-            node._set_parent(_root_)
-        return [OmegaConf.to_container(node.node, resolve=True) for node in nodes]
+        listed = _without_config(entries)
+        if not isinstance(listed, list):
+            raise UserError(f"expected a list of networks of the group {NETWORKS}, got {listed!r}")
+        return [_resolved(_network(entry, folders), _root_) for entry in listed]
 
     def network(entry: Any, *, _root_: DictConfig) -> Any:
-        plain = OmegaConf.to_container(entry, resolve=True) if OmegaConf.is_config(entry) else entry
-        return networks([plain], _root_=_root_)[0]
+        return networks([_without_config(entry)], _root_=_root_)[0]
+
+    def controls(entries: Any, *, _root_: DictConfig) -> list[Any]:
+        return [_resolved(_control(entry, folders), _root_) for entry in _without_config(entries)]
 
     OmegaConf.register_new_resolver("networks", networks, replace=True)
     OmegaConf.register_new_resolver("network", network, replace=True)
+    OmegaConf.register_new_resolver("control_nodes", controls, replace=True)
+
+
+def control_nodes(config: DictConfig) -> dict[str, Any]:
+    """The nodes of a run's controls, by name, with every interpolation resolved.
+
+    Args:
+        config: the configuration, whose ``controls`` are names and mappings with ``name``.
+
+    Raises:
+        UserError: there is no such control, or an interpolation leads nowhere.
+    """
+    asked = OmegaConf.create({"controls": "${control_nodes:${controls}}"})
+    asked._set_parent(config)
+    named: list[dict[str, Any]] = plain(asked, "controls")["controls"]
+    return {each["name"]: each["node"] for each in named}
+
+
+def control_name(entry: Any) -> str:
+    """The name of an entry of ``controls``; empty where it is neither a name nor a mapping of one.
+
+    Args:
+        entry: the name of an option, or a mapping with ``name`` and ``_target_``.
+    """
+    name = entry.get("name") if isinstance(entry, Mapping) and "_target_" in entry else entry
+    return name if isinstance(name, str) and re.fullmatch(r"\w+", name) else ""
+
+
+def _without_config(entry: Any) -> Any:
+    return OmegaConf.to_container(entry, resolve=True) if OmegaConf.is_config(entry) else entry
+
+
+def _resolved(node: Any, root: DictConfig) -> Any:
+    """A node, whose interpolations such as ``${data.classes}`` are of the whole configuration."""
+    holder = OmegaConf.create({"node": node})
+    holder._set_parent(root)
+    return OmegaConf.to_container(holder.node, resolve=True)
 
 
 def option_names(group: str, folders: Sequence[Path]) -> list[str]:
@@ -120,6 +154,21 @@ def _source(entry: Mapping[str, Any], folders: Sequence[Path]) -> Any:
     first = next(key for key in node if not key.startswith("_"))
     rest = {key: value for key, value in entry.items() if key != named[0]}
     return {**node, first: entry[named[0]], **rest}
+
+
+def _control(entry: Any, folders: Sequence[Path]) -> dict[str, Any]:
+    """The name and the node of a control given by name, or as a mapping with a name."""
+    if isinstance(entry, Mapping):
+        return {
+            "name": control_name(entry),
+            "node": {key: value for key, value in entry.items() if key != "name"},
+        }
+    for folder in folders:
+        path = folder / CONTROLS / f"{entry}.yaml"
+        if path.is_file():
+            return {"name": entry, "node": OmegaConf.to_container(OmegaConf.load(path))}
+    hint = nearest(str(entry), option_names(CONTROLS, folders))
+    raise UserError(f"no control {entry!r} in the group {CONTROLS}{hint}")
 
 
 def plain(node: Any, key: str) -> Any:

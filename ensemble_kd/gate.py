@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_kd.errors import UserError
-from ensemble_kd.evaluation import networks_of, resting_on
+from ensemble_kd.predict import networks_of, resting_on
 from ensemble_kd.teachers import asked
 from ensemble_kd.types import Batch, labelled
 

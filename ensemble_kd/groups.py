@@ -16,10 +16,24 @@ def options(folders: Iterable[Path]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for folder in folders:
         for path in sorted(folder.rglob("*.yaml")):
-            group, _, option = path.relative_to(folder).with_suffix("").as_posix().partition("/")
+            group, option = split(path, folder)
             if option:
                 found.setdefault(group, {}).setdefault(option, _first_comment(path))
     return {group: dict(sorted(found[group].items())) for group in sorted(found)}
+
+
+def split(path: Path, folder: Path) -> tuple[str, str]:
+    """The group and the option whose file this is; no option for a file beside the groups.
+
+    Hydra's own groups lie one folder deeper, as ``hydra/launcher`` does.
+
+    Args:
+        path: a file somewhere in the folder.
+        folder: a configuration folder.
+    """
+    name = path.relative_to(folder).with_suffix("").as_posix()
+    group, _, option = name.rpartition("/") if name.startswith("hydra/") else name.partition("/")
+    return group, option
 
 
 def _first_comment(path: Path) -> str:

@@ -9,23 +9,42 @@ from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_kd.command_line import explain
-from ensemble_kd.config import compose, install_resolvers, option_names
+from ensemble_kd.config import compose, install_resolvers
 from ensemble_kd.errors import UserError
 from ensemble_kd.paths import conf_dir
+from ensemble_kd.sweep_job import SweepJob, expect_launcher, raise_failures
+from ensemble_kd.variants import parse, values, variants
+
+if TYPE_CHECKING:
+    from ensemble_kd.plan import Plan
 
 HYDRAS_OWN = ("hydra_help", "shell_completion", "cfg", "info")
 """Flags that ask Hydra to print something; no run follows."""
+
+
+class Prepared(NamedTuple):
+    """A command line that was found to be right.
+
+    Attributes:
+        plan: of its job; of a sweep, of the first one.
+        config: from which it was made.
+        sweep: the folder of the sweep; None for a single run.
+    """
+
+    plan: Plan
+    config: DictConfig
+    sweep: Path | None
 
 
 def launch(arguments: Sequence[str]) -> None:
@@ -35,22 +54,40 @@ def launch(arguments: Sequence[str]) -> None:
         arguments: what follows ``python -m ensemble_kd``.
 
     Raises:
-        UserError: something in it is wrong; nothing was written.
+        UserError: something in it is wrong, and nothing was written; or jobs failed.
         Interrupted: Ctrl-C.
     """
     flags = _flags(arguments)
-    extra_dirs = _extra_dirs(flags.config_dir)
+    extra_dirs = config_dirs(flags.config_dir)
     plan = not any(vars(flags)[flag] for flag in HYDRAS_OWN)
-    prepared = _checked(flags.overrides, extra_dirs, plan, sweep=flags.multirun)
+    prepared = _checked(flags.overrides, extra_dirs, plan, flags.multirun)
     install_resolvers(extra_dirs)
-    job = _Job(prepared)
-    with _errors_as_raised(), _command_line(arguments, flags.overrides):
+    if prepared is None or prepared.sweep is None:
+        run = _SingleRun(prepared)
+        _through_hydra(run, arguments, flags.overrides, extra_dirs)
+        if run.mistake is not None:
+            raise run.mistake
+    else:
+        # The folder that was looked at, not one that is named after a moment later.
+        where = QuotedString(str(prepared.sweep), Quote.single).with_quotes()
+        pinned = [f"hydra.sweep.dir={where}"]
+        job = SweepJob(tuple(folder.absolute() for folder in extra_dirs))
+        _through_hydra(job, arguments, flags.overrides, extra_dirs, pinned)
+        raise_failures(prepared.sweep)
+
+
+def _through_hydra(
+    job: Any,
+    arguments: Sequence[str],
+    overrides: Sequence[str],
+    extra_dirs: Sequence[Path],
+    further: Sequence[str] = (),
+) -> None:
+    with _errors_as_raised(), _command_line(arguments, overrides, further):
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
         except (HydraException, OmegaConfBaseException) as failure:
-            raise UserError(explain(failure, extra_dirs, flags.overrides)) from failure
-    if job.mistake is not None:
-        raise job.mistake
+            raise UserError(explain(failure, extra_dirs, overrides)) from failure
 
 
 def _flags(arguments: Sequence[str]) -> Any:
@@ -73,115 +110,104 @@ def _flags(arguments: Sequence[str]) -> Any:
 
 
 @contextmanager
-def _command_line(arguments: Sequence[str], overrides: Sequence[str]) -> Iterator[None]:
+def _command_line(
+    arguments: Sequence[str], overrides: Sequence[str], further: Sequence[str]
+) -> Iterator[None]:
     """Hydra reads ``sys.argv``, and wants its flags before the overrides."""
     flags = list(arguments)
     for override in overrides:
         flags.remove(override)
-    before, sys.argv = sys.argv, [sys.argv[0], *flags, *overrides]
+    before, sys.argv = sys.argv, [sys.argv[0], *flags, *overrides, *further]
     try:
         yield
     finally:
         sys.argv = before
 
 
-def _checked(overrides: Sequence[str], extra_dirs: Sequence[Path], plan: bool, sweep: bool) -> Any:
+def _checked(
+    overrides: Sequence[str], extra_dirs: Sequence[Path], plan: bool, multirun: bool
+) -> Prepared | None:
     """Compose, and plan, what the overrides ask for; of a sweep, each value of each axis once.
 
     Returns:
-        The plan of the first (of a single run: the only) job and its configuration.
+        What was made of the first (of a single run: the only) job; None if nothing was planned.
     """
-    first: Any = None
-    for variant in _variants(overrides, extra_dirs):
-        try:
-            prepared = _prepared(variant, extra_dirs, plan, sweep)
-        except (HydraException, OmegaConfBaseException) as failure:
-            raise UserError(explain(failure, extra_dirs, variant)) from failure
+    parsed = parse(overrides, extra_dirs)
+    expect_launcher(parsed)
+    first: Prepared | None = None
+    # An interval is drawn from by a sweeper; what is composed here is the default.
+    axes = [found for found in (values(override, extra_dirs) for override in parsed) if found]
+    for variant in variants(axes):
+        prepared = prepare(variant, extra_dirs, plan, multirun)
         first = first or prepared
     return first
 
 
-def _prepared(overrides: Sequence[str], extra_dirs: Sequence[Path], plan: bool, sweep: bool) -> Any:
-    """The plan of one job and its configuration; None if it is only to be composed."""
-    config = compose(overrides, extra_dirs, with_hydra=True)
-    run_dir, sweep_dir = Path(config.hydra.run.dir), Path(config.hydra.sweep.dir)
+def prepare(
+    overrides: Sequence[str], extra_dirs: Sequence[Path], plan: bool = True, multirun: bool = False
+) -> Prepared | None:
+    """Compose and plan one job, which finds whatever is wrong with it; nothing is written.
+
+    Args:
+        overrides: without sweeps.
+        extra_dirs: folders with the user's own groups.
+        plan: make the plan too; otherwise it is only composed.
+        multirun: it is a job of a sweep, whatever the configuration says of that.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    try:
+        whole = compose(overrides, extra_dirs, with_hydra=True)
+        sweep = multirun or whole.hydra.mode == RunMode.MULTIRUN
+        folder = Path(whole.hydra.sweep.dir if sweep else whole.hydra.run.dir)
+        config = _without_hydra(whole)
+        if not plan:
+            return None
+        from ensemble_kd.plan import make_plan
+        from ensemble_kd.run import refuse_finished
+
+        for job in sorted(folder.glob("*/")) if sweep else [folder]:
+            refuse_finished(job)
+        expect_writable(folder, "hydra.sweep.dir" if sweep else "hydra.run.dir")
+        made = make_plan(config)
+        expect_writable(Path(config.paths.store), "paths.store")
+    except (HydraException, OmegaConfBaseException) as failure:
+        raise UserError(explain(failure, extra_dirs, overrides)) from failure
+    return Prepared(made, config, folder if sweep else None)
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
     OmegaConf.set_struct(config, False)
     del config["hydra"]
     OmegaConf.set_struct(config, True)
-    if not plan:
-        return None
-    from ensemble_kd.plan import make_plan
-    from ensemble_kd.run import refuse_finished
-
-    for job in sorted(sweep_dir.glob("*/")) if sweep else [run_dir]:
-        refuse_finished(job)
-    key = "hydra.sweep.dir" if sweep else "hydra.run.dir"
-    _expect_writable(sweep_dir if sweep else run_dir, key)
-    made = make_plan(config)
-    _expect_writable(Path(config.paths.store), "paths.store")
-    return made, config
+    return config
 
 
-def _variants(overrides: Sequence[str], extra_dirs: Sequence[Path]) -> Iterator[list[str]]:
-    """Overrides without sweeps: all axes at their first value, then each through its others."""
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as failure:
-        raise UserError(explain(failure, extra_dirs)) from failure
-    axes = [values for values in (_values(override, extra_dirs) for override in parsed) if values]
-    base = [values[0] for values in axes]
-    yield base
-    for number, values in enumerate(axes):
-        for value in values[1:]:
-            yield [*base[:number], value, *base[number + 1 :]]
-
-
-def _values(override: Override, extra_dirs: Sequence[Path]) -> list[str]:
-    if not override.is_sweep_override():
-        return [str(override.input_line)]
-    key = override.get_key_element()
-    value = override.value()
-    if isinstance(value, Glob):
-        names = value.filter(option_names(override.key_or_group, [*extra_dirs, conf_dir()]))
-        if not names:
-            raise UserError(f"{override.input_line}: no option of the group matches")
-        return [f"{key}={name}" for name in names]
-    if not override.is_discrete_sweep():
-        return []  # an interval is drawn from by a sweeper; what is composed here is the default
-    return [f"{key}={text}" for text in override.sweep_string_iterator()]
-
-
-class _Job:
-    """What Hydra calls for each configuration.
+class _SingleRun:
+    """What Hydra calls for a single run: the very plan that was checked.
 
     Attributes:
-        mistake: what stopped a single run. Hydra would announce it with a line of its own, so it
-            is kept here; that of a job of a sweep is left to Hydra, which goes on with the others.
+        mistake: what stopped it. Hydra would announce it with a line of its own, so it is kept.
     """
 
-    def __init__(self, prepared: Any) -> None:
+    def __init__(self, prepared: Prepared | None) -> None:
         self.prepared = prepared
         self.mistake: UserError | None = None
 
-    def __call__(self, config: DictConfig) -> float | None:
+    def __call__(self, _: DictConfig) -> float | None:
         from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
 
-        from ensemble_kd.plan import make_plan
         from ensemble_kd.run import carry_out
 
-        ours = HydraConfig.get()
-        folder = Path(ours.runtime.output_dir)
-        if ours.mode == RunMode.MULTIRUN:
-            print(f"\njob {ours.job.num}: {ours.job.override_dirname or 'defaults'}", flush=True)
-            result = carry_out(make_plan(config), config, folder)
-        else:
-            plan, config = self.prepared
-            try:
-                result = carry_out(plan, config, folder)
-            except UserError as mistake:
-                self.mistake = mistake
-                return None
+        if self.prepared is None:
+            raise RuntimeError("expected a plan, got a command line that only asks for words")
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            result = carry_out(self.prepared.plan, self.prepared.config, folder)
+        except UserError as mistake:
+            self.mistake = mistake
+            return None
         return result.results["predictors"]["student"]["val"]["accuracy"]
 
 
@@ -199,7 +225,12 @@ def _errors_as_raised() -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = before
 
 
-def _extra_dirs(config_dir: str | None) -> list[Path]:
+def config_dirs(config_dir: str | None) -> list[Path]:
+    """The folder of ``--config-dir``, in a list that is empty without one.
+
+    Raises:
+        UserError: it is no folder.
+    """
     if config_dir is None:
         return []
     folder = Path(config_dir)
@@ -208,8 +239,12 @@ def _extra_dirs(config_dir: str | None) -> list[Path]:
     return [folder]
 
 
-def _expect_writable(folder: Path, key: str) -> None:
-    """The nearest folder that exists must be one into which something can be put."""
+def expect_writable(folder: Path, key: str) -> None:
+    """The nearest folder that exists must be one into which something can be put.
+
+    Raises:
+        UserError: it is not.
+    """
     existing = folder.absolute()
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ensemble_kd.errors import nearest
-from ensemble_kd.groups import options
+from ensemble_kd.groups import options, split
 from ensemble_kd.paths import conf_dir
 
 Options = Mapping[str, Iterable[str]]
@@ -53,7 +53,7 @@ def _missing_file(name: str, message: str, groups: Options) -> str:
     if "primary config" in message:
         return f"--config-name must name a file of the configuration, got {name!r}"
     group, _, option = name.rpartition("/") if name.startswith("hydra/") else name.partition("/")
-    known = groups.get(group, re.findall(r"^\t(\w+)$", message, re.MULTILINE))
+    known = {*groups.get(group, ()), *re.findall(r"^\t(\w+)$", message, re.MULTILINE)}
     asked = re.match(r"In '(.+/.+)': ", message)
     where = f" in {asked[1]}.yaml" if asked and not asked[1].startswith("hydra/") else ""
     if not known:
@@ -65,7 +65,8 @@ def _bad_choice(overrides: Sequence[str], groups: Options) -> str:
     """The first override that gives a group something else than one of its options."""
     for override in overrides:
         group, _, option = override.partition("=")
-        if group in groups and option not in groups[group]:
+        ours = group in groups and not group.startswith("hydra/")  # plugins have options as well
+        if ours and option not in groups[group]:
             return _missing_file(f"{group}/{option}", "", groups)
     return ""
 
@@ -134,11 +135,12 @@ def _keys(folders: Sequence[Path]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for folder in folders:
         for path in sorted(folder.rglob("*.yaml")):
-            group, _, option = path.relative_to(folder).with_suffix("").as_posix().partition("/")
+            group, option = split(path, folder)
             if path.read_text(encoding="utf-8").lstrip().startswith("# @package"):
                 continue  # it changes values of other groups and has none of its own
             for key in _keys_of_file(path):
-                owners = found.setdefault(f"{group}.{key}" if option else key, [])
+                package = group.replace("/", ".")
+                owners = found.setdefault(f"{package}.{key}" if option else key, [])
                 if option:
                     owners.append(f"{group}={option}")
     return found

@@ -11,7 +11,8 @@ from pytorch_lightning import LightningDataModule
 
 from ensemble_kd.artefact import snapshots_in
 from ensemble_kd.build import Node, build, locate
-from ensemble_kd.config import plain
+from ensemble_kd.config import control_nodes, plain
+from ensemble_kd.controls import Ground, control_stages
 from ensemble_kd.data import seen_by
 from ensemble_kd.errors import UserError
 from ensemble_kd.fitting import make_trainer
@@ -19,15 +20,12 @@ from ensemble_kd.opening import open_data
 from ensemble_kd.origin import Origin, open_origin, start
 from ensemble_kd.rehearsal import rehearse
 from ensemble_kd.settings import check_settings
+from ensemble_kd.settling import Open, planned
 from ensemble_kd.stage import Given, Stage, derived_seed, with_new_weights
 from ensemble_kd.taught import Taught, classes_apart, is_source, open_teacher
 from ensemble_kd.teachers import translated
 from ensemble_kd.teachers.sources.callable import Teacher, given_as_object
 from ensemble_kd.training import assemble, labels_only
-
-ALONE = "control"
-"""The stage that trains the same student without teachers."""
-
 
 Runtime = Literal["plain", "auto", "exact", "fast"]
 """How live teachers may be run: as they are, or in the way that measuring shows to be fastest, of
@@ -57,6 +55,8 @@ class Plan:
         classes: number of classes.
         allow: packages beside this project's that nodes may name.
         runtime: how live teachers may be run.
+        open: a question that has to be settled before anything else is done; until then the stages
+            are those of one of the possible answers.
     """
 
     stages: tuple[Stage, ...]
@@ -68,12 +68,35 @@ class Plan:
     classes: int = 0
     allow: tuple[str, ...] = ()
     runtime: Runtime = "plain"
+    open: Open | None = None
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a run has before its student is laid out.
+
+    Attributes:
+        data: the opened data.
+        trained: the stages of the teachers that this run trains.
+        given: teachers that are there already, by name.
+        objects: what was given as objects.
+        allow: packages beside this project's that nodes may name.
+    """
+
+    data: Any
+    trained: tuple[Stage, ...]
+    given: Mapping[str, Taught]
+    objects: Objects
+    allow: tuple[str, ...]
 
 
 def make_plan(
     config: DictConfig, data: LightningDataModule | None = None, objects: Objects | None = None
 ) -> Plan:
     """Check a configuration and lay out its stages; nothing is trained and nothing is written.
+
+    Where the strategy has an open question, what depends on the answer is checked for each that may
+    come.
 
     Args:
         config: the composed configuration; ``data.inputs`` and ``data.classes`` are filled in.
@@ -96,8 +119,15 @@ def make_plan(
 
     if objects.student is not None:
         _like_the_student(config, objects.student)
-    stages, given = _teachers(config, opened, objects, allow)
-    teachers = (*(stage.name for stage in stages), *given)
+    basis = Basis(opened, *_teachers(config, opened, objects, allow), objects, allow)
+    return planned(config, lambda chosen: _laid_out(chosen, basis), allow)
+
+
+def _laid_out(config: DictConfig, basis: Basis) -> Plan:
+    """The plan of a configuration whose data and teachers are there."""
+    opened, trained, given, objects = basis.data, basis.trained, basis.given, basis.objects
+    allow = basis.allow
+    teachers = (*(stage.name for stage in trained), *given)
     teachers = tuple(sorted(teachers, key=lambda name: int(name.partition("/")[2])))
     taught = config.strategy.get("taught", True)
     if taught and not teachers and not config.strategy.get("chain"):
@@ -129,19 +159,21 @@ def make_plan(
             f"initial: strategy={config.strategy.name} makes another network of the student, which "
             "cannot start from layers: choose another strategy"
         )
-    stages += made
     mixtures = {"ensemble": teachers} if teachers else {}
     mixtures |= getattr(chain, "mixtures", dict)()
-    if config.control:
-        alone = plain(config.alone, "alone")
-        default = {"default": last.optimizers["default"]}
+    alone = replace(
+        last,
         # The network that is delivered, which a chain may have wrapped, without its strategy.
         # It starts where the student starts: what is judged is what the teachers add to that.
-        own, start_at = stages[-1].student, next((s.origin for s in made if s.origin), None)
-        control = replace(
-            last, name=ALONE, student=own, teachers=(), ensemble=None, origin=start_at
-        )
-        stages += (replace(control, strategy=alone, optimizers=default),)
+        student=made[-1].student,
+        origin=next((stage.origin for stage in made if stage.origin), None),
+        teachers=(),
+        strategy=plain(config.alone, "alone"),
+        optimizers={"default": last.optimizers["default"]},
+        ensemble=None,
+    )
+    ground = Ground(alone, teachers, trained, opened.classes)
+    stages = (*trained, *made, *control_stages(control_nodes(config), ground, allow))
     runtime = config.teacher.runtime
     plan = Plan(stages, teachers, given, origins, mixtures, opened, opened.classes, allow, runtime)
     return replace(plan, stages=_rehearsed(plan))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ensemble_kd.build import build
+from ensemble_kd.build import build, locate
 from ensemble_kd.descent import Descent
 from ensemble_kd.errors import UserError
 from ensemble_kd.networks.compiled import compiling
@@ -120,6 +120,9 @@ def rehearse(
             if weighting.needs_accuracies:
                 weighting.measure([1.0] * len(teachers))
         try:
+            if stage.ensemble is not None:
+                kind = locate(stage.ensemble.get("_target_"), "strategy.ensemble", allow)
+                getattr(kind, "check", Ensemble.check)(few)
             _check_players(stage, strategy, student)
             material = Material(
                 lambda: iter([few]),

@@ -7,32 +7,35 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 from torch import nn
 
 from ensemble_kd.artefact import write_artefact
+from ensemble_kd.assessment import Assessed, assess
 from ensemble_kd.build import build
 from ensemble_kd.config import plain
 from ensemble_kd.engine import CURVES, Engine, Product, constructor_node
 from ensemble_kd.errors import UserError
-from ensemble_kd.evaluation import Evaluation
-from ensemble_kd.export import count_parameters, export_onnx
+from ensemble_kd.export import export_onnx
 from ensemble_kd.gate import check_teachers
-from ensemble_kd.latency import latency
 from ensemble_kd.plan import Plan
+from ensemble_kd.predictions import write_predictions
+from ensemble_kd.report.contract import Results
 from ensemble_kd.report.curves import append_points, read_points
-from ensemble_kd.report.results import Results, Trained, compile_results, write_results
+from ensemble_kd.report.results import write_results
+from ensemble_kd.report.samples import shown_samples, write_samples
+from ensemble_kd.settling import settle
 from ensemble_kd.store import Store
-from ensemble_kd.taught import class_names
-from ensemble_kd.teachers import Foreign, Keeping, Mixture, Numbered
-from ensemble_kd.training import on_card
+from ensemble_kd.teachers import Keeping
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RESULTS = "results.json"
+PREDICTIONS = "predictions"
+SAMPLES = "samples.json"
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,19 @@ def carry_out(plan: Plan, config: DictConfig, folder: Path) -> Result:
     if config.teacher.gate:
         given = {name: teacher.network for name, teacher in plan.given.items()}
         check_teachers(given, plan.data.val_dataloader())
-    engine = Engine(plan, store, folder, plain(config.logger, "logger"), keeping)
+    logger = plain(config.logger, "logger")
+    if plan.open is not None:
+        plan, config = settle(
+            plan, folder, lambda trials: Engine(trials, store, folder, logger, keeping).products()
+        )
+    engine = Engine(plan, store, folder, logger, keeping)
     products = engine.products()
-    results = evaluated(plan, config, engine, products)
+    assessed = assess(plan, config, engine, products)
+    results = assessed.results
     results["export"] = delivered(products["student"], plan, folder, config.report.onnx)
     gather_curves(products, folder)
+    keep_predictions(assessed, plan, folder)
+    plan.data.teardown("test")
     write_results(results, folder / RESULTS)
     report(results, config, folder)
     return Result(folder, products["student"].learner.deliverable(), results)
@@ -94,100 +105,14 @@ def refuse_finished(folder: Path) -> None:
         raise UserError(f"{folder}: expected a new run folder, found one that holds {RESULTS}")
 
 
-def evaluated(
-    plan: Plan, config: DictConfig, engine: Engine, products: Mapping[str, Product]
-) -> Results:
-    """Every predictor on the validation and the test split."""
-    predictors = named_predictors(plan, products)
-    pairs = [
-        (name, "ensemble") for name in predictors if "ensemble" in predictors and name != "ensemble"
-    ]
-    evaluation: Evaluation = build(plain(config.evaluation, "evaluation"), "evaluation", plan.allow)
-    trainer = plain(config.trainer, "trainer")
-    device = "cuda" if on_card(trainer) else "cpu"
-    splits: tuple[tuple[Literal["val", "test"], Any], ...] = (
-        ("val", plan.data.val_dataloader()),
-        ("test", plan.data.test_dataloader()),
-    )
-    val, test = (
-        evaluation.measure(
-            predictors,
-            loader,
-            plan.classes,
-            pairs,
-            device,
-            engine.kept(name, predictors, trainer),
-            class_names(plan.data),
-        )
-        for name, loader in splits
-    )
-    plan.data.teardown("test")
-    some = next(iter(plan.data.test_dataloader())).inputs
-    return compile_results(
-        seed=config.seed,
-        strategy=config.strategy.name,
-        data=described(plan.data),
-        val=val,
-        test=test,
-        parameters={name: _size(network) for name, network in predictors.items()},
-        stages=stage_records(plan, products),
-        milliseconds={
-            name: latency(network, some)
-            for name, network in predictors.items()
-            if not any(isinstance(part, Numbered) for part in network.modules())
-        },
-    )
-
-
-def named_predictors(plan: Plan, products: Mapping[str, Product]) -> dict[str, nn.Module]:
-    """All networks of a run by name: teachers, their ensemble, then the stages in order."""
-    named = {name: teacher.network for name, teacher in plan.given.items()}
-    for product in products.values():
-        named |= product.predictors()
-    mixtures = {
-        name: Mixture([named[member] for member in members])
-        for name, members in plan.mixtures.items()
-    }
-    teachers = {name: named.pop(name) for name in plan.teachers}
-    return {**teachers, **mixtures, **named}
-
-
-def stage_records(plan: Plan, products: Mapping[str, Product]) -> list[Trained]:
-    """What ``results.json`` says of the stages; given teachers are stages that took no time."""
-    given = [
-        Trained(name, teacher.digest, True, 0, 0.0, _size(teacher.network))
-        for name, teacher in plan.given.items()
-    ]
-    trained = [
-        Trained(
-            product.stage.name,
-            product.artefact.digest,
-            product.reused,
-            product.stage.epochs,
-            round(product.seconds, 3),
-            count_parameters(product.learner.deliverable()),
-        )
-        for product in products.values()
-    ]
-    return given + trained
-
-
-def _size(network: nn.Module) -> int | None:
-    """Number of parameters; None where a part of the network runs in another library."""
-    if any(isinstance(part, Foreign) for part in network.modules()):
-        return None
-    return count_parameters(network)
-
-
-def described(data: Any) -> dict[str, Any]:
-    """What ``results.json`` says of the data."""
-    return {
-        "name": type(getattr(data, "source", data)).__name__,
-        "digest": data.digest,
-        "inputs": [int(size) for size in data.inputs],
-        "classes": int(data.classes),
-        **data.sizes(),
-    }
+def keep_predictions(assessed: Assessed, plan: Plan, folder: Path) -> None:
+    """What everybody said of each split, and the samples on which they differ most."""
+    if not assessed.kept:
+        return
+    for split, said in assessed.predictions.items():
+        write_predictions(said, folder / PREDICTIONS / f"{split}.safetensors")
+    shown = shown_samples(assessed.predictions["test"], plan.data.test_dataloader())
+    write_samples(shown, folder / SAMPLES)
 
 
 def delivered(
@@ -237,11 +162,15 @@ def gather_curves(products: Mapping[str, Product], folder: Path) -> None:
 
 
 def report(results: Results, config: DictConfig, folder: Path) -> None:
-    """Plots and the table at the end, as the group ``report`` wants them."""
+    """Plots, the page and the table at the end, as the group ``report`` wants them."""
     if config.report.plots:
         from ensemble_kd.report.plots import write_plots
 
         write_plots(results, read_points(folder / CURVES), folder / "plots")
+    if config.report.page:
+        from ensemble_kd.report.page import write_run_page
+
+        write_run_page(folder)
     if config.report.table:
         from ensemble_kd.report.table import print_results
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
 
-from ensemble_kd.config import plain
+from ensemble_kd.config import control_name, plain
 from ensemble_kd.errors import UserError
 
 
@@ -19,6 +21,12 @@ def check_settings(config: DictConfig) -> None:
             "source: this group is not chosen by itself, its options are named in teacher.members, "
             "such as teacher.members=[{onnx: model.onnx}]"
         )
+    if "control" in config:
+        raise UserError(
+            "control: this group is not chosen by itself, its options are named in controls, "
+            "such as controls=[no_teacher,label_smoothing]"
+        )
+    _check_controls(plain(OmegaConf.select(config, "controls"), "controls"))
     allow = plain(config.allow, "allow")
     if not isinstance(allow, list) or not all(isinstance(name, str) for name in allow):
         raise UserError(f"allow: expected a list of packages, got {allow!r}")
@@ -39,10 +47,26 @@ def check_settings(config: DictConfig) -> None:
         raise UserError(f"teacher.runtime: expected auto, plain, exact or fast, got {runtime!r}")
     if config.select not in ("last", "best"):
         raise UserError(f"select: expected last or best, got {config.select!r}")
-    for key in ("control", "compile", "teacher.gate"):
+    for key in ("compile", "teacher.gate"):
         value = OmegaConf.select(config, key)
         if not isinstance(value, bool):
             raise UserError(f"{key}: expected true or false, got {value!r}")
+
+
+def _check_controls(asked: Any) -> None:
+    if not isinstance(asked, list):
+        raise UserError(f"controls: expected a list such as [no_teacher], got {asked!r}")
+    names: set[str] = set()
+    for entry in asked:
+        name = control_name(entry)
+        if not name:
+            raise UserError(
+                "controls: expected names of the group control, or mappings with name (letters, "
+                f"digits and _) and _target_, got {entry!r}"
+            )
+        if name in names:
+            raise UserError(f"controls: expected each control once, got {name!r} twice")
+        names.add(name)
 
 
 def _expect_integer(config: DictConfig, key: str, least: int) -> None:

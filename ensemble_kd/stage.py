@@ -88,7 +88,7 @@ class Stage:
         trainer: the node of the trainer.
         data: digest of the data.
         labelled_only: the batches hold labelled samples only.
-        epochs: passes over the training split.
+        epochs: passes over the training split; 0 for a network that is wanted as it is made.
         select: ``last`` weights, or those of the epoch with the ``best`` validation accuracy.
         seed: of the initial weights and of everything drawn while training.
         ensemble: how the teachers answer, as a partial node; None for all of them, live.
@@ -173,8 +173,12 @@ class Stage:
         return hashlib.sha256(written.encode()).hexdigest()
 
 
-def with_new_weights(part: Node | Given) -> Node:
+def with_new_weights(part: Node | Given, who: str = "the strategy") -> Node:
     """A node that makes a network like this one, from new weights.
+
+    Args:
+        part: the network.
+        who: asks for it, for the message.
 
     Raises:
         UserError: the network was given as an object whose constructor is not known.
@@ -183,7 +187,7 @@ def with_new_weights(part: Node | Given) -> Node:
         return part
     if part.node is None:
         raise UserError(
-            "student: the strategy makes networks like it, from new weights, and it was given as "
+            f"student: {who} makes networks like it, from new weights, and it was given as "
             "an object whose constructor is not known: keep each argument of the constructor in "
             "an attribute of the same name, or give the strategy as an object"
         )

@@ -201,10 +201,10 @@ def train(
 def study(
     strategy: Strategy, teachers: Ensemble, data: LightningDataModule, device: torch.device
 ) -> None:
-    """Let the objectives of a strategy look at the training data and at the teachers.
+    """Let the teachers, and the objectives of a strategy, look at the training data.
 
     Args:
-        strategy: whose objectives.
+        strategy: whose objectives, which look at the teachers too.
         teachers: the frozen networks, on ``device``.
         data: serves training batches; each pass is the whole of its first epoch, in every process.
         device: where to compute; the strategy is moved there.
@@ -216,6 +216,7 @@ def study(
     def said(number: int, batch: Batch) -> Output:
         return teachers.teachers[number].answer(batch)
 
+    teachers.study(batches)
     strategy.to(device)
     for objective in objectives(strategy):
         objective.study(Material(batches, said))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import importlib.util
 import io
@@ -26,6 +27,12 @@ from ensemble_kd.teachers import LabelSpace, covered
 from ensemble_kd.types import Output
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of later garbage collections: it stays anyway, and is most."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -44,9 +44,9 @@ def trained(folder: str, where: str, *overrides: str) -> dict[str, Product]:
     [
         (),
         ("strategy=assistant", "strategy.assistants=[cnn_small]"),
-        ("strategy=mutual", "control=false"),
-        ("teacher=halves", "control=false"),
-        ("objective=hint", "objective.teacher_layers=[[stages],[layers.0]]", "control=false"),
+        ("strategy=mutual", "controls=[]"),
+        ("teacher=halves", "controls=[]"),
+        ("objective=hint", "objective.teacher_layers=[[stages],[layers.0]]", "controls=[]"),
     ],
     ids=["parallel", "assistant", "mutual", "halves", "hint"],
 )
@@ -77,20 +77,20 @@ def test_what_is_on_disk_serves_later_runs_and_any_change_misses(
 
     with monkeypatch.context() as patched:
         patched.setattr(recall, "fill", refuse)
-        again = trained("store", "disk", "control=false")
+        again = trained("store", "disk", "controls=[]")
     mine = first["student"].learner.student.state_dict()
     other = again["student"].learner.student.state_dict()
     assert all(torch.equal(mine[key], other[key]) for key in mine)
     for change in ("data.cycle=1", "seed=1", "batch_size=32", "teacher.epochs=1"):
         before = len(list(root.iterdir()))
-        trained("store", "disk", change, "control=false")
+        trained("store", "disk", change, "controls=[]")
         assert len(list(root.iterdir())) > before, change
 
 
 @pytest.mark.parametrize("format", ["float16", "topk-3", "sampled-12-seed-1"])
 def test_a_smaller_format_is_another_student_that_learns_all_the_same(format: str) -> None:
-    exact = trained("store", "disk", "control=false")["student"]
-    small = trained("store", "disk", f"cache.format={format}", "control=false")["student"]
+    exact = trained("store", "disk", "controls=[]")["student"]
+    small = trained("store", "disk", f"cache.format={format}", "controls=[]")["student"]
     assert small.artefact.digest != exact.artefact.digest
     mine, other = exact.learner.student.state_dict(), small.learner.student.state_dict()
     assert any(not torch.equal(mine[key], other[key]) for key in mine)
@@ -101,18 +101,19 @@ def test_a_smaller_format_is_another_student_that_learns_all_the_same(format: st
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_teachers_are_asked_in_the_precision_of_the_training(precision: str) -> None:
-    overrides = ("control=false", f"trainer.precision={precision}")
+    overrides = ("controls=[]", f"trainer.precision={precision}")
     kept, live = trained("kept", "disk", *overrides), trained("live", "off", *overrides)
     mine, other = (each["student"].learner.student.state_dict() for each in (kept, live))
     assert all(torch.equal(mine[key], other[key]) for key in other)
 
 
 def evaluated(folder: str, where: str, *overrides: str) -> Any:
-    own = (f"cache={where}", f"paths.store={where}", "report.table=false", *overrides)
+    unseen = ("report.table=false", "report.plots=false", "report.onnx=false")
+    own = (f"cache={where}", f"paths.store={where}", *unseen, *overrides)
     config = compose([*RUN, *own])
     results: Any = carry_out(make_plan(config), config, Path(folder)).results
     for predictor in results["predictors"].values():
-        del predictor["milliseconds_per_1000"]
+        del predictor["milliseconds_per_1000"], predictor["latency"]
     return {key: results[key] for key in ("predictors", "pairs", "verdict")}
 
 
@@ -141,11 +142,11 @@ def test_evaluation_uses_what_was_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_runtime_is_measured_only_where_that_pays(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain = trained("plain", "off", "teacher.runtime=plain", "control=false")["student"]
-    trained("auto", "off", "control=false")
+    plain = trained("plain", "off", "teacher.runtime=plain", "controls=[]")["student"]
+    trained("auto", "off", "controls=[]")
     assert "runtime" not in capsys.readouterr().out
     monkeypatch.setattr(quick, "WORTHWHILE", 0.0)
-    auto = trained("long", "off", "control=false")["student"]
+    auto = trained("long", "off", "controls=[]")["student"]
     assert "teachers: runtime" in capsys.readouterr().out
     mine, other = auto.learner.student.state_dict(), plain.learner.student.state_dict()
     assert all(torch.equal(mine[key], other[key]) for key in other)
@@ -155,7 +156,7 @@ def test_that_compared_features_keep_teachers_plain_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     features = ("objective=hint", "objective.teacher_layers=[[stages],[layers.0]]")
-    run = (*features, "control=false", "teacher.runtime=exact")
+    run = (*features, "controls=[]", "teacher.runtime=exact")
     line = "teachers: runtime plain: their features are compared"
     for where in ("off", "memory", "disk"):
         trained(where, where, *run)
@@ -221,7 +222,7 @@ def test_teachers_are_evaluated_as_they_are(monkeypatch: pytest.MonkeyPatch) -> 
         fill(live, slots, recurring, *rest)
 
     monkeypatch.setattr(recall, "fill", noted)
-    evaluated("run", "disk", "teacher.runtime=fast", "control=false")
+    evaluated("run", "disk", "teacher.runtime=fast", "controls=[]")
     assert asked == [("Quick", "train"), ("Ensemble", "held out"), ("Ensemble", "held out")]
 
 
@@ -244,14 +245,14 @@ def test_a_run_that_is_done_is_evaluated_whatever_can_be_kept(
 def test_teachers_that_a_strategy_uses_otherwise_are_not_asked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    trained("store", "memory", "strategy=local_targets", "control=false")
+    trained("store", "memory", "strategy=local_targets", "controls=[]")
     assert "answered once" not in capsys.readouterr().out
 
 
 def test_with_little_room_some_teachers_answer_live(capsys: pytest.CaptureFixture[str]) -> None:
     one = 2 * 350 * 10 * 4
-    kept = trained("kept", "auto", f"cache.limit={one}", "control=false")
+    kept = trained("kept", "auto", f"cache.limit={one}", "controls=[]")
     assert "  teacher/0 answered once" in capsys.readouterr().out
-    live = trained("live", "off", "control=false")
+    live = trained("live", "off", "controls=[]")
     mine, other = (each["student"].learner.student.state_dict() for each in (kept, live))
     assert all(torch.equal(mine[key], other[key]) for key in other)

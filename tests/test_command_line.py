@@ -15,7 +15,7 @@ from ensemble_kd.groups import options
 from ensemble_kd.paths import conf_dir
 
 ROOT = Path(__file__).resolve().parents[1]
-GROUPS = sorted(folder.name for folder in conf_dir().iterdir() if folder.is_dir())
+GROUPS = sorted(options([conf_dir()]))
 
 
 def words(text: str) -> str:

@@ -26,7 +26,7 @@ SMALL = (
     "student=mlp_small",
     "teacher.members=[mlp_small]",
     "+trainer.limit_train_batches=4",
-    "control=false",
+    "controls=[]",
 )
 FEATURES = (
     "objective=hint",

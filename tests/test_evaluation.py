@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ensemble_kd.errors import UserError
 from ensemble_kd.evaluation import Evaluation, Measured
+from ensemble_kd.scores import MOST_CLASSES
 from ensemble_kd.teachers import Frozen, Mixture
 from ensemble_kd.types import UNLABELLED, Batch, Output, Tokens
 
@@ -106,6 +107,26 @@ def reference_scores(
     return [sum(hits) / len(hits), sum(losses) / len(losses), ece]
 
 
+def reference_by_class(
+    log_p: np.ndarray[Any, Any], loader: Sequence[Batch]
+) -> tuple[float, float, list[float]]:
+    """Macro F1, Brier score and recall by class, one class and one sample after the other."""
+    targets = [int(label) for batch in loader for label in batch.target]
+    rows = [(row, label) for row, label in zip(log_p, targets, strict=True) if label != UNLABELLED]
+    f1, recall = [], []
+    for number in range(log_p.shape[1]):
+        named = [row.argmax() == number for row, _ in rows]
+        is_it = [label == number for _, label in rows]
+        both = sum(a and b for a, b in zip(named, is_it, strict=True))
+        recall.append(both / sum(is_it) if any(is_it) else math.nan)
+        if any(named) or any(is_it):
+            f1.append(2 * both / (sum(named) + sum(is_it)))
+    brier = 0.0
+    for row, label in rows:
+        brier += sum((math.exp(x) - (k == label)) ** 2 for k, x in enumerate(row)) / len(rows)
+    return sum(f1) / len(f1), brier, recall
+
+
 def measure(predictors: dict[str, nn.Module], loader: Sequence[Batch], **settings: Any) -> Measured:
     return Evaluation(settings.pop("bins", 15)).measure(predictors, loader, CLASSES, **settings)
 
@@ -122,6 +143,46 @@ def test_scores_equal_a_loop_over_samples(bins: int, labelled: bool) -> None:
         expected = reference_scores(reference_log_probabilities(network, loader), loader, bins)
         assert found.predictors[name][:3] == pytest.approx(expected, rel=1e-5)
         assert found.predictors[name].n == known
+        f1, brier, recall = reference_by_class(reference_log_probabilities(network, loader), loader)
+        assert found.predictors[name].macro_f1 == pytest.approx(f1, rel=1e-5)
+        assert found.predictors[name].brier == pytest.approx(brier, rel=1e-5)
+        assert found.predictors[name].recall == pytest.approx(recall, rel=1e-5, nan_ok=True)
+
+
+def test_recall_of_a_class_that_does_not_occur_is_not_known() -> None:
+    logits = torch.eye(CLASSES)[torch.arange(18) % CLASSES] * 3
+    loader = [
+        numbered(batch)._replace(target=(batch.index % CLASSES).clamp(max=2)) for batch in batches()
+    ]
+    recall = measure({"student": Saying(logits)}, loader).predictors["student"].recall
+    assert recall[:2] == (1.0, 1.0)
+    assert 0 < recall[2] < 1
+    assert math.isnan(recall[3])
+
+
+def test_so_many_classes_are_not_counted_one_by_one() -> None:
+    classes = MOST_CLASSES + 1
+    loader = [numbered(batch) for batch in batches()]
+    found = Evaluation().measure({"student": Saying(torch.rand(18, classes))}, loader, classes)
+    scores = found.predictors["student"]
+    assert math.isnan(scores.macro_f1)
+    assert scores.recall == ()
+    assert math.isfinite(scores.nll)
+
+
+def test_predictions_are_kept_by_sample_in_the_order_of_the_split() -> None:
+    loader = batches(labelled=False)
+    networks: dict[str, nn.Module] = {"teacher/0": Network(0), "student": Network(1)}
+    networks["ensemble"] = Mixture([networks["teacher/0"], networks["student"]])
+    said = measure(networks, loader, names=["a", "b", "c", "d"]).predictions
+    assert said.names == ("a", "b", "c", "d")
+    assert torch.equal(said.index, torch.arange(18))
+    assert torch.equal(said.target, torch.cat([batch.target for batch in loader]))
+    assert list(said.logits) == list(networks)
+    for name in ("teacher/0", "student"):
+        logits = torch.cat([networks[name].eval()(batch.inputs) for batch in loader])
+        torch.testing.assert_close(said.logits[name], logits.detach())
+    assert not any(logits.is_inference() for logits in said.logits.values())
 
 
 @pytest.mark.parametrize("labelled", [True, False], ids=["labelled", "partly"])
@@ -183,9 +244,11 @@ def test_half_precision_networks_are_measured_in_float32() -> None:
 def test_masked_samples_do_not_count_whatever_their_target_says() -> None:
     loader = [batch._replace(target=batch.target.clamp(min=0)) for batch in batches(labelled=False)]
     network = Network(0)
-    assert measure({"student": network}, loader) == measure(
-        {"student": network}, batches(labelled=False)
+    found, expected = (
+        measure({"student": network}, some) for some in (loader, batches(labelled=False))
     )
+    assert str(found.predictors) == str(expected.predictors)  # a recall may be NaN
+    assert torch.equal(found.predictions.target, expected.predictions.target)
 
 
 def test_a_split_without_labels_has_pairs_but_no_scores() -> None:
@@ -203,6 +266,7 @@ def test_a_split_without_labels_has_pairs_but_no_scores() -> None:
     assert scores.n == 0
     assert all(math.isnan(value) for value in scores[:3])
     assert 0 <= found.pairs["student", "ensemble"].agreement <= 1
+    assert 0 <= found.pairs["student", "ensemble"].probability_loyalty <= 1
 
 
 def test_members_of_a_mixture_run_once_per_batch() -> None:
@@ -324,6 +388,8 @@ def test_of_sequences_only_places_are_compared_and_only_labels_are_scored() -> N
     assert measured.predictors["first"].n == 6
     assert measured.predictors["first"].accuracy == pytest.approx(5 / 6)
     assert measured.predictors["first"].span_f1 is None
+    assert measured.predictions.index.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    assert measured.predictions.target.tolist() == [1, 2, 0, 0, 0, 1, UNLABELLED]
 
 
 def test_entities_are_scored_where_asked_for() -> None:

@@ -24,7 +24,7 @@ SMALL = (
     "objective.teacher_layers=[[stages],[stages]]",
     "epochs=4",
     "teacher.epochs=4",
-    "control=false",
+    "controls=[]",
 )
 
 

@@ -185,7 +185,7 @@ def test_all_that_is_for_texts_trains(option: str, precision: str, text_root: Pa
     data = "data=masked_sst2" if option == "distilbert" else "data=sst2"
     small = (f"{samples}.length=12", f"++{samples}.tokenizer.size=60", f"paths.data={text_root}")
     short = ("epochs=2", "teacher.epochs=1", "batch_size=8", "+trainer.limit_train_batches=3")
-    mixed = (f"trainer.precision={precision}", "control=false", "logger=none")
+    mixed = (f"trainer.precision={precision}", "controls=[]", "logger=none")
     overrides = (chosen, data, *networks, *small, *short, *mixed)
     plan = make_plan(compose(overrides))
     before = assemble(plan.stages[-1]).student.state_dict()

@@ -78,7 +78,7 @@ def test_a_run_starts_its_student_there(
     products = Engine(plan, Store(tmp_path), tmp_path, logger=False).products()
 
     teacher = products["teacher/0"].learner.student.state_dict()
-    for name in ("student", "control"):
+    for name in ("student", "control/no_teacher"):
         own_state = products[name].learner.student.state_dict()
         for mine, theirs in (("layers.0", "layers.0"), ("layers.1", "layers.2")):
             parts = [key for key in own_state if key.startswith(f"{mine}.")]
@@ -99,9 +99,9 @@ def test_where_it_starts_makes_another_student() -> None:
 
 
 def test_an_artefact_may_be_the_start_and_teaches_nobody(tmp_path: Path) -> None:
-    first = planned("control=false")
+    first = planned("controls=[]")
     product = Engine(first, Store(tmp_path), tmp_path, logger=False).products()["student"]
-    plan = planned(f"initial={{artefact: {product.artefact.folder}}}", "control=false")
+    plan = planned(f"initial={{artefact: {product.artefact.folder}}}", "controls=[]")
     assert set(plan.origins) == {INITIAL}
     assert plan.teachers == ("teacher/0",)
     assert plan.stages[-1].origin == Origin(INITIAL, None)

@@ -34,13 +34,20 @@ def digests(plan: Plan) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("overrides", "names"),
     [
-        ([], ["teacher/0", "teacher/1", "student", "control"]),
-        (["control=false"], ["teacher/0", "teacher/1", "student"]),
+        ([], ["teacher/0", "teacher/1", "student", "control/no_teacher"]),
+        (["controls=[]"], ["teacher/0", "teacher/1", "student"]),
         (
             ["strategy=assistant", "strategy.assistants=[cnn_small,mlp_small]"],
-            ["teacher/0", "teacher/1", "assistant/0", "assistant/1", "student", "control"],
+            [
+                "teacher/0",
+                "teacher/1",
+                "assistant/0",
+                "assistant/1",
+                "student",
+                "control/no_teacher",
+            ],
         ),
-        (["strategy=mutual"], ["teacher/0", "teacher/1", "student", "control"]),
+        (["strategy=mutual"], ["teacher/0", "teacher/1", "student", "control/no_teacher"]),
     ],
 )
 def test_the_stages_of_a_run(overrides: Sequence[str], names: Sequence[str]) -> None:
@@ -51,7 +58,7 @@ def test_the_stages_of_a_run(overrides: Sequence[str], names: Sequence[str]) -> 
 
 def test_the_student_and_its_control_differ_only_in_their_teachers() -> None:
     stages = {stage.name: stage for stage in planned().stages}
-    student, control = stages["student"], stages["control"]
+    student, control = stages["student"], stages["control/no_teacher"]
     assert student.teachers == ("teacher/0", "teacher/1")
     assert control.teachers == ()
     same = {"name", "teachers", "strategy", "labelled_only"}
@@ -63,7 +70,7 @@ def test_the_student_and_its_control_differ_only_in_their_teachers() -> None:
 def test_networks_without_use_for_unlabelled_samples_see_labelled_ones_only() -> None:
     stages = {stage.name: stage for stage in planned().stages}
     assert stages["teacher/0"].labelled_only
-    assert stages["control"].labelled_only
+    assert stages["control/no_teacher"].labelled_only
     assert not stages["student"].labelled_only
 
 
@@ -75,7 +82,7 @@ def test_mutual_learning_can_leave_the_teachers_out() -> None:
 def test_teachers_are_shared_by_the_strategies_of_a_sweep() -> None:
     one, other = digests(planned()), digests(planned("strategy=assistant"))
     assert one["teacher/0"] == other["teacher/0"]
-    assert one["control"] == other["control"]
+    assert one["control/no_teacher"] == other["control/no_teacher"]
     assert one["student"] != other["student"]
     assert one["teacher/0"] != one["teacher/1"]
 
@@ -102,7 +109,7 @@ def test_whatever_determines_the_student_changes_its_digest(override: str) -> No
 
 
 @pytest.mark.parametrize(
-    "override", ["logger=none", "report.plots=false", "paths.store=elsewhere", "control=false"]
+    "override", ["logger=none", "report.plots=false", "paths.store=elsewhere", "controls=[]"]
 )
 def test_whatever_does_not_leaves_it_as_it_is(override: str) -> None:
     assert digests(planned())["student"] == digests(planned(override))["student"]
@@ -123,7 +130,7 @@ def test_planning_draws_nothing_from_the_callers_random_state() -> None:
         ("seed=-1", "seed: expected an integer >= 0, got -1"),
         ("batch_size=0", "batch_size"),
         ("select=test", "select: expected last or best, got 'test'"),
-        ("control=3", "control: expected true or false"),
+        ("controls=3", "controls: expected a list"),
         ("objective.temperature=0", r"objective\..*temperature must be"),
         ("objective.temperature=-2", r"objective\..*temperature must be"),
         ("objective.temperature=hot", r"objective\..*temperature: expected a number"),
@@ -175,7 +182,7 @@ def test_given_networks_stand_where_nodes_would() -> None:
     student = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     teachers = [nn.Sequential(nn.Flatten(), nn.Linear(64, 10)) for _ in range(2)]
     plan = make_plan(compose(["epochs=1"]), objects=Objects(Given(student), None, teachers))
-    assert [stage.name for stage in plan.stages] == ["student", "control"]
+    assert [stage.name for stage in plan.stages] == ["student", "control/no_teacher"]
     assert list(plan.given) == ["teacher/0", "teacher/1"]
     assert plan.given["teacher/0"].digest == module_digest(teachers[0])
 

@@ -8,6 +8,8 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,12 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensemble_kd.layers import show
+import ensemble_kd
+from ensemble_kd.api import distill
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 SMALL = ("epochs=1", "teacher.epochs=1")
-"""What is changed in the commands; also, one seed of several is run, and no plot is drawn."""
+"""What is changed in the commands; also, one seed of several is run."""
+NO_PICTURES = ("report.plots=false", "report.onnx=false")
 
 
 class Block(NamedTuple):
@@ -45,6 +49,15 @@ def blocks() -> list[Block]:
     return found
 
 
+def main_of(name: str) -> Callable[[], object]:
+    """What ``python -m`` runs of a module or a package."""
+    found = import_module(name)
+    if hasattr(found, "__path__"):
+        found = import_module(f"{name}.__main__")
+    main: Callable[[], object] = found.main
+    return main
+
+
 def run_commands(text: str, command: Callable[..., int]) -> None:
     for line in text.splitlines():
         words = shlex.split(line)
@@ -52,12 +65,14 @@ def run_commands(text: str, command: Callable[..., int]) -> None:
             targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
             assert words[1] in targets
             continue
-        if words[2] == "ensemble_kd.layers":
-            show(words[3:])
+        if words[2].startswith("ensemble_kd."):
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(sys, "argv", words[2:])
+                assert not main_of(words[2])(), line
             continue
         assert words[:3] == ["python", "-m", "ensemble_kd"], line
         asked = [word for word in words[3:] if not word.startswith("epochs=")]
-        small = [*SMALL, "report.plots=false", "report.onnx=false"]
+        small = [*SMALL, *NO_PICTURES]
         # What teaches a later command must know something.
         small += ["+trainer.limit_train_batches=2"] * ("hydra.run.dir=big" not in words)
         small += ["hydra.sweeper.params.seed=0"] * ("sweep=temperatures" in words)
@@ -82,18 +97,12 @@ def test_every_command_and_snippet_runs(
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(image)
     monkeypatch.syspath_prepend(str(Path.cwd()))
+    monkeypatch.setattr(ensemble_kd, "distill", partial(distill, epochs=1, overrides=NO_PICTURES))
     for name in ("first", "second"):
-        assert (
-            command(
-                "teacher.members=[cnn_tiny]",
-                "teacher.epochs=1",
-                "epochs=20",  # it knows something, or the gate would not let it teach
-                "control=false",
-                f"seed={len(name)}",
-                f"hydra.run.dir={name}",
-            )
-            == 0
-        )
+        # It knows something, or the gate would not let it teach.
+        alone = ("student=cnn_tiny", "teacher=none", "strategy.taught=false", "objective=label")
+        ran = ("data.labelled=null", "epochs=4", "controls=[]", f"seed={len(name)}")
+        assert command(*alone, *ran, *NO_PICTURES, f"hydra.run.dir={name}") == 0
         shutil.copytree(Path(name, "student"), Path("teachers", name))
     for block in blocks():
         if block.path:
@@ -112,7 +121,7 @@ def test_the_demo_is_the_command_that_the_table_shows() -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert "-m ensemble_kd teacher=ensemble3 strategy=assistant\n" in makefile
     (shown,) = (block.text for block in blocks() if block.kind == "text")
-    for predictor in ("teacher/2", "ensemble", "assistant/0", "control", "student"):
+    for predictor in ("teacher/2", "ensemble", "assistant/0", "control/no_teacher", "student"):
         assert f"\n{predictor} " in shown
 
 

@@ -19,6 +19,8 @@ import ensemble_kd
 from ensemble_kd.report.curves import read_points
 
 QUICK = ("epochs=2", "teacher.members=[cnn_tiny,cnn_tiny]", "hydra.run.dir=run")
+SCORES = {"accuracy", "macro_f1", "nll", "brier", "ece", "n", "recall"}
+STAGE = {"name", "digest", "reused", "epochs", "seconds", "parameters", "teachers"}
 BARE = ("report.plots=false", "report.onnx=false")
 Command = Callable[..., int]
 
@@ -42,6 +44,10 @@ def test_one_command_leaves_what_the_contract_says(
         "curves.csv",
         "plots/curves.png",
         "plots/predictors.png",
+        "predictions/val.safetensors",
+        "predictions/test.safetensors",
+        "samples.json",
+        "report.html",
         "student/weights.safetensors",
         "student/network.yaml",
         "student/provenance.json",
@@ -51,7 +57,7 @@ def test_one_command_leaves_what_the_contract_says(
     } <= written
 
     found = results()
-    assert found["schema"] == 1
+    assert found["schema"] == 2
     assert found["seed"] == 0
     assert found["strategy"] == "assistant"
     assert found["data"]["name"] == "Digits"
@@ -61,24 +67,37 @@ def test_one_command_leaves_what_the_contract_says(
         "ensemble",
         "assistant/0",
         "student",
-        "control",
+        "control/no_teacher",
     ]
     for name, entry in found["predictors"].items():
         assert entry["parameters"] > 0
         for split, size in (("val", 270), ("test", 270)):
-            assert set(entry[split]) == {"accuracy", "nll", "ece", "n"}
+            assert set(entry[split]) == SCORES
             assert entry[split]["n"] == size, name
-    assert set(found["pairs"]["student|ensemble"]["test"]) == {"agreement", "kl"}
+        assert 0 < entry["latency"]["p50"] <= entry["latency"]["p95"]
+        assert entry["bytes"] >= 4 * entry["parameters"]
+        assert entry["multiply_adds"] > 0
+    assert len(found["pairs"]) == 15
+    near = {"agreement", "kl", "probability_loyalty"}
+    assert set(found["pairs"]["student|ensemble"]["test"]) == near
+    assert set(found["teachers"]) == {"val", "test"}
+    assert set(found["worth"]) == {"teacher/0", "teacher/1"}
+    assert set(found["transfer"]) == {"student", "control/no_teacher"}
+    spoilt = [(each["corruption"], each["severity"]) for each in found["robustness"]]
+    assert spoilt == [(name, k) for name in ("noise", "blur", "contrast") for k in (1, 3, 5)]
     assert [stage["name"] for stage in found["stages"]] == [
         "teacher/0",
         "teacher/1",
         "assistant/0",
         "student",
-        "control",
+        "control/no_teacher",
     ]
     for stage in found["stages"]:
-        assert set(stage) == {"name", "digest", "reused", "epochs", "seconds", "parameters"}
+        assert set(stage) == STAGE
         assert not stage["reused"]
+    taught = {stage["name"]: stage["teachers"] for stage in found["stages"]}
+    assert taught["assistant/0"] == ["teacher/0", "teacher/1"]
+    assert taught["student"] == ["assistant/0"]
     assert found["versions"]["torch"].startswith(torch.__version__.split("+")[0])
     assert found["export"]["onnx_max_difference"] < 1e-4
 
@@ -136,7 +155,12 @@ def test_a_damaged_teacher_is_set_aside_and_trained_again(
     assert command(*BARE, *QUICK, "hydra.run.dir=again") == 0
     assert "set aside" in capsys.readouterr().err
     reused = {stage["name"]: stage["reused"] for stage in results("again")["stages"]}
-    assert reused == {"teacher/0": False, "teacher/1": True, "student": True, "control": True}
+    assert reused == {
+        "teacher/0": False,
+        "teacher/1": True,
+        "student": True,
+        "control/no_teacher": True,
+    }
 
 
 def test_a_trained_student_can_teach_another_run(command: Command) -> None:
@@ -151,7 +175,7 @@ def test_a_trained_student_can_teach_another_run(command: Command) -> None:
 
 
 def test_the_best_epoch_can_be_selected_on_validation(command: Command) -> None:
-    assert command(*BARE, *QUICK, "epochs=6", "select=best", "control=false") == 0
+    assert command(*BARE, *QUICK, "epochs=6", "select=best", "controls=[]") == 0
     curve = [
         point.value
         for point in read_points(Path("run/curves.csv"))
@@ -241,7 +265,7 @@ def test_a_sweep_shares_teachers_and_ends_with_a_table(
 
 
 def test_arguments_may_stand_in_any_order(command: Command) -> None:
-    cut = ("control=false", "report.plots=false", "hydra.sweep.dir=sweep")
+    cut = ("controls=[]", "report.plots=false", "hydra.sweep.dir=sweep")
     assert command(*QUICK[:2], "--multirun", "seed=0,1", *cut) == 0
     assert {results(f"sweep/{number}")["seed"] for number in range(2)} == {0, 1}
 

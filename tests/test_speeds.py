@@ -71,7 +71,7 @@ def run(text_root: Path, command: Callable[..., int]) -> Callable[..., Path]:
     def carry_out(*overrides: str) -> Path:
         sizes = ("source.limit=null", "tokenizer.size=60", "length=12", "labelled=30")
         small = (*(f"data.{size}" for size in sizes), f"paths.data={text_root}", "batch_size=4")
-        quick = ("epochs=2", "teacher.epochs=1", "control=false", "+trainer.limit_train_batches=2")
+        quick = ("epochs=2", "teacher.epochs=1", "controls=[]", "+trainer.limit_train_batches=2")
         quiet = ("logger=none", "report.plots=false", "report.onnx=false", "hydra.run.dir=run")
         assert command(*overrides, *small, *quick, *quiet) == 0
         return Path("run")

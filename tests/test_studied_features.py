@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,12 +15,15 @@ from ensemble_kd import training
 from ensemble_kd.config import compose
 from ensemble_kd.engine import CURVES, Engine, Product
 from ensemble_kd.plan import make_plan
+from ensemble_kd.rehearsal import acquaint
 from ensemble_kd.report.curves import read_points
+from ensemble_kd.stage import derived_seed
 from ensemble_kd.store import Store
 from ensemble_kd.strategies import Strategy
-from ensemble_kd.training import study
+from ensemble_kd.teachers import Ensemble
+from ensemble_kd.training import assemble, frozen, quiet_seed, study
 
-SMALL = ("teacher.members=[cnn_small,cnn_small]", "epochs=2", "teacher.epochs=2", "control=false")
+SMALL = ("teacher.members=[cnn_small,cnn_small]", "epochs=2", "teacher.epochs=2", "controls=[]")
 
 
 def trained(*overrides: str) -> dict[str, Product]:
@@ -105,31 +105,27 @@ def test_a_run_does_not_depend_on_whether_its_teachers_were_there_already() -> N
         assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-TWO_PROCESSES = """
-from pathlib import Path
+@pytest.mark.slow
+def test_two_processes_study_what_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")  # so that what is set for the processes is taken back
+        monkeypatch.delenv(name)
+    teacher = trained("teacher.members=[cnn_tiny]", "epochs=1", "teacher.epochs=1")["teacher/0"]
+    asked = (
+        f"teacher.members=[{{artefact:{teacher.artefact.folder}}}]",
+        *("epochs=1", "controls=[]", "objective=factor", "objective.balance=variance"),
+        *("trainer=ddp", "trainer.accelerator=cpu"),
+    )
+    plan = make_plan(compose(asked))
+    try:
+        products = Engine(plan, Store(Path("store")), Path("run"), logger=False).products()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    learned = products["student"].learner.strategy.state_dict()
 
-import torch
-
-from ensemble_kd.config import compose
-from ensemble_kd.engine import Engine
-from ensemble_kd.plan import make_plan
-from ensemble_kd.rehearsal import acquaint
-from ensemble_kd.stage import derived_seed
-from ensemble_kd.store import Store
-from ensemble_kd.teachers import Ensemble
-from ensemble_kd.training import assemble, frozen, quiet_seed, study
-
-if __name__ == "__main__":
-    plan = make_plan(compose([
-        "teacher.members=[cnn_tiny]", "epochs=1", "teacher.epochs=1", "control=false",
-        "objective=factor", "objective.balance=variance", "trainer=ddp",
-    ]))
-    products = Engine(plan, Store(Path("store")), Path("run"), logger=False).products()
-    trained = products["student"].learner.strategy.state_dict()
-
-    stage = plan.stages[1]
+    (stage,) = plan.stages
     alone = assemble(stage)
-    ensemble = Ensemble(frozen(alone.strategy, [products["teacher/0"].learner.student]))
+    ensemble = Ensemble(frozen(alone.strategy, [teacher.deliverable()]))
     acquaint(stage, alone, ensemble, next(iter(plan.data.val_dataloader())))
     plan.data.trainer = None
     with quiet_seed(derived_seed(stage.seed, "study")):
@@ -137,18 +133,7 @@ if __name__ == "__main__":
     studied = alone.strategy.state_dict()
     names = [name for name in studied if "paraphraser" in name or "units" in name]
     assert len(names) == 8, names
-    assert all(torch.equal(trained[name], studied[name]) for name in names)
-    learned = [name for name in studied if "translator" in name]
-    assert not any(torch.equal(trained[name], studied[name]) for name in learned)
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_study_what_one_does(tmp_path: Path) -> None:
-    script = tmp_path / "two.py"
-    script.write_text(TWO_PROCESSES)
-    environment = {**os.environ, "PYTHONPATH": str(Path(training.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert all(torch.equal(learned[name], studied[name]) for name in names)
+    translators = [name for name in studied if "translator" in name]
+    assert translators
+    assert not any(torch.equal(learned[name], studied[name]) for name in translators)

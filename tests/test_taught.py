@@ -118,7 +118,7 @@ def test_an_order_that_nobody_knows_is_refused(
 
 def test_an_artefact_knows_the_names_of_its_classes(tmp_path: Path, data: InMemory) -> None:
     run = ("data=arrays", f"data.source.path={tmp_path / 'a.npz'}", "student=mlp_small")
-    quick = ("epochs=1", "teacher=none", "strategy=teacher_free", "control=false", "logger=none")
+    quick = ("epochs=1", "teacher=none", "strategy=teacher_free", "controls=[]", "logger=none")
     own = (*run, *quick, "report.onnx=false", "report.plots=false", "report.table=false")
     config = compose([*own, "data.source.names=[ant,bee,cat]"])
     folder = tmp_path / "run"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from ensemble_kd.assessment import named_predictors
 from ensemble_kd.config import compose
 from ensemble_kd.engine import Engine
 from ensemble_kd.evaluation import Evaluation, Measured
 from ensemble_kd.plan import make_plan
-from ensemble_kd.run import named_predictors
 from ensemble_kd.store import Store
 
 # Before any test: tests have no settings from outside.
@@ -47,7 +47,7 @@ def test_a_student_learns_from_what_its_teacher_says_and_from_nothing_else(
 ) -> None:
     found = measured(
         *LSTM,
-        *("data=sst2", "data.source.limit=2000", "control=false"),
+        *("data=sst2", "data.source.limit=2000", "controls=[]"),
         *("objective=mse_logits", "objective.label_weight=0"),
         pairs=(PAIR,),
     )
@@ -59,7 +59,7 @@ def test_a_student_learns_from_what_its_teacher_says_and_from_nothing_else(
 def test_tokens_learn_from_what_the_teacher_says_of_each(measured: Callable[..., Measured]) -> None:
     found = measured(
         *LSTM,
-        *("data=wnut17", "data.source.limit=600", "control=false", "epochs=4"),
+        *("data=wnut17", "data.source.limit=600", "controls=[]", "epochs=4"),
         *("objective=kd", "objective.label_weight=0", "objective.temperature=1"),
         pairs=(PAIR,),
     )
@@ -71,7 +71,7 @@ def test_earlier_classifiers_come_nearer_to_the_last(measured: Callable[..., Mea
     pairs = (("exit/1", "student"), ("exit/2", "student"))
     small = ("width=32", "heads=2", "inner=64", "layers=3", "exit_width=16", "dropout=0")
     common = (
-        *("data=sst2", "data.source.limit=1500", "teacher=none", "control=false", "epochs=4"),
+        *("data=sst2", "data.source.limit=1500", "teacher=none", "controls=[]", "epochs=4"),
         *("student=fastbert", "strategy=self_distillation", "strategy.share=0.5"),
         *(f"student.{size}" for size in small),
     )

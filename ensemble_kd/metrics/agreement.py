@@ -10,8 +10,9 @@ from torchmetrics import Metric
 class Agreement(Metric):
     """Share of the samples on which two predictors rank the same class first; labels play no part.
 
-    Source: the top-1 agreement of Stanton et al., Does Knowledge Distillation Really Work?
-    (arXiv 2106.05945), equation 4.
+    Sources: the top-1 agreement of Stanton et al., Does Knowledge Distillation Really Work?
+    (arXiv 2106.05945), equation 4. The label loyalty of Xu et al., Beyond Preserved Accuracy
+    (arXiv 2109.03228), is the same: a student's accuracy where the labels are the teacher's.
 
     Example:
         >>> metric = Agreement()

@@ -26,6 +26,7 @@ from ensemble_kd.objectives.objective import Objective
 from ensemble_kd.objectives.overhaul import Overhaul
 from ensemble_kd.objectives.pkd import Pkd
 from ensemble_kd.objectives.pkt import Pkt
+from ensemble_kd.objectives.pseudo_label import PseudoLabel
 from ensemble_kd.objectives.relation import Relation
 from ensemble_kd.objectives.reverse_kl import ReverseKl
 from ensemble_kd.objectives.reviewkd import ReviewKd
@@ -71,6 +72,7 @@ __all__ = [
     "Passes",
     "Pkd",
     "Pkt",
+    "PseudoLabel",
     "Relation",
     "ReverseKl",
     "ReviewKd",

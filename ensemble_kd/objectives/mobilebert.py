@@ -8,18 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_kd.functional import kl_of_logs, wide
+from ensemble_kd.objectives.attention import Attention
 from ensemble_kd.objectives.comparison import Comparison, JointComparison
-from ensemble_kd.objectives.tinybert import ATTENTION, checked_heads
-from ensemble_kd.objectives.tokens import (
-    check_groups,
-    check_heads,
-    check_sequences,
-    cleared,
-    in_heads,
-    log_attention,
-    scaled_products,
-    token_mean,
-)
+from ensemble_kd.objectives.tokens import check_sequences, cleared, log_attention, token_mean
 
 
 class MobileBertStates(Comparison):
@@ -65,7 +56,7 @@ class MobileBertAttention(JointComparison):
     needs_mask = True
 
     def __init__(self, heads: int) -> None:
-        self.heads = checked_heads(heads)
+        self.attention = Attention(heads)
 
     def across(self, students: Sequence[Tensor], teachers: Sequence[Tensor]) -> nn.Module:
         """The divergence.
@@ -74,9 +65,8 @@ class MobileBertAttention(JointComparison):
             ValueError: the layers are not pairs, or their features no sequences of one length, or
                 not to be divided among the heads.
         """
-        check_groups(students, teachers, ATTENTION)
-        check_heads([*students, *teachers], self.heads)
-        return _Attention(self.heads)
+        self.attention.check(students, teachers)
+        return _Divergence(self.attention)
 
 
 class _Distance(nn.Module):
@@ -85,24 +75,17 @@ class _Distance(nn.Module):
         return token_mean(difference.square().mean(dim=2), mask)
 
 
-class _Attention(nn.Module):
-    def __init__(self, heads: int) -> None:
+class _Divergence(nn.Module):
+    def __init__(self, attention: Attention) -> None:
         super().__init__()
-        self.heads = heads
+        self.attention = attention
 
     def forward(
         self, students: Sequence[Tensor], teachers: Sequence[Tensor], mask: Tensor
     ) -> Tensor:
         values = []
-        for query in range(0, len(students), 2):
-            own, other = self._of(students, query, mask), self._of(teachers, query, mask)
-            values.append(token_mean(kl_of_logs(other, own).mean(dim=1), mask))
+        scores = (self.attention.scores(features, mask) for features in (students, teachers))
+        for own, other in zip(*scores, strict=True):
+            apart = kl_of_logs(log_attention(other, mask), log_attention(own, mask))
+            values.append(token_mean(apart.mean(dim=1), mask))
         return torch.stack(values).sum(dim=0)
-
-    def _of(self, features: Sequence[Tensor], query: int, mask: Tensor) -> Tensor:
-        """(b, h, l, l) logarithms of the attention of the layer whose query is named there."""
-        queries, keys = (
-            in_heads(cleared(wide(feature), mask), self.heads)
-            for feature in features[query : query + 2]
-        )
-        return log_attention(scaled_products(queries, keys), mask)

@@ -8,17 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_kd.functional import wide
+from ensemble_kd.objectives.attention import Attention
 from ensemble_kd.objectives.comparison import JointComparison
-from ensemble_kd.objectives.tokens import (
-    check_groups,
-    check_heads,
-    cleared,
-    in_heads,
-    scaled_products,
-    token_mean,
-)
-
-ATTENTION = ("query", "key")
+from ensemble_kd.objectives.tokens import check_groups, cleared, token_mean
 
 
 class TinyBertAttention(JointComparison):
@@ -44,7 +36,7 @@ class TinyBertAttention(JointComparison):
     needs_mask = True
 
     def __init__(self, heads: int) -> None:
-        self.heads = checked_heads(heads)
+        self.attention = Attention(heads)
 
     def across(self, students: Sequence[Tensor], teachers: Sequence[Tensor]) -> nn.Module:
         """The distance.
@@ -53,9 +45,8 @@ class TinyBertAttention(JointComparison):
             ValueError: the layers are not pairs, or their features no sequences of one length, or
                 not to be divided among the heads.
         """
-        check_groups(students, teachers, ATTENTION)
-        check_heads([*students, *teachers], self.heads)
-        return _Scores(self.heads)
+        self.attention.check(students, teachers)
+        return _Scores(self.attention)
 
 
 class TinyBertStates(JointComparison):
@@ -95,41 +86,22 @@ class TinyBertStates(JointComparison):
         return _States(students, teachers)
 
 
-def checked_heads(heads: int) -> int:
-    """The same number.
-
-    Raises:
-        ValueError: it is not positive.
-    """
-    if heads < 1:
-        raise ValueError(f"heads must be >= 1, got {heads}")
-    return heads
-
-
 class _Scores(nn.Module):
-    def __init__(self, heads: int) -> None:
+    def __init__(self, attention: Attention) -> None:
         super().__init__()
-        self.heads = heads
+        self.attention = attention
 
     def forward(
         self, students: Sequence[Tensor], teachers: Sequence[Tensor], mask: Tensor
     ) -> Tensor:
         total = students[0].new_zeros(len(mask))
-        for query in range(0, len(students), 2):
-            difference = self._of(students, query, mask) - self._of(teachers, query, mask)
+        scores = (self.attention.scores(features, mask) for features in (students, teachers))
+        for own, other in zip(*scores, strict=True):
             # (b, h, l, l) to (b, l): the mean over heads, and over the keys that are tokens
-            squares = difference.square().mean(dim=1)
+            squares = (own - other).square().mean(dim=1)
             keys = squares.sum(dim=2) / mask.sum(dim=1, keepdim=True).clamp(min=1)
             total = total + token_mean(keys, mask)
         return total
-
-    def _of(self, features: Sequence[Tensor], query: int, mask: Tensor) -> Tensor:
-        """(b, h, l, l) scores, zero where padding takes part."""
-        queries, keys = (
-            in_heads(cleared(wide(feature), mask), self.heads)
-            for feature in features[query : query + 2]
-        )
-        return scaled_products(queries, keys)
 
 
 class _States(nn.Module):

@@ -6,6 +6,7 @@ Lightning, live in ``ensemble_kd.report.recording`` and ``ensemble_kd.report.pro
 
 from __future__ import annotations
 
+from ensemble_kd.report.contract import Results
 from ensemble_kd.report.curves import Point, append_points, read_points
 from ensemble_kd.report.plots import (
     curves_figure,
@@ -15,7 +16,6 @@ from ensemble_kd.report.plots import (
     write_plots,
 )
 from ensemble_kd.report.results import (
-    Results,
     Trained,
     compile_results,
     read_results,

@@ -17,9 +17,9 @@ from ensemble_kd.report.picture import (
     TERM_COLOURS,
     Picture,
     shades,
-    spread,
     tidy,
 )
+from ensemble_kd.report.placement import spread
 from ensemble_kd.report.roles import in_order, role
 
 ACCURACY = "val_accuracy"

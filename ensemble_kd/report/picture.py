@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Literal
 
 from matplotlib.axes import Axes
@@ -95,37 +95,6 @@ def shades(names: Iterable[str]) -> dict[str, str]:
         for group, members in groups.items()
         for number, name in enumerate(members)
     }
-
-
-def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places at least ``gap`` apart within [low, high], each as near to the wanted one as can be.
-
-    The order of the wanted places is kept. Places that would be pushed together form a block, which
-    sits where the mean of their wishes is. If there is not enough room, they share it evenly.
-
-    Args:
-        wanted: where each label would like to be.
-        gap: smallest distance between neighbours.
-        low: lowest place.
-        high: highest place.
-    """
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    if len(order) > 1:
-        gap = min(gap, (high - low) / (len(order) - 1))
-
-    def start(block: Sequence[int]) -> float:
-        length = gap * (len(block) - 1)
-        middle = sum(wanted[i] for i in block) / len(block)
-        return min(max(middle - length / 2, low), high - length)
-
-    blocks: list[list[int]] = []
-    for i in order:
-        blocks.append([i])
-        while len(blocks) > 1 and start(blocks[-1]) < start(blocks[-2]) + gap * len(blocks[-2]):
-            joined = blocks.pop()
-            blocks[-1] += joined
-    places = {i: start(block) + gap * k for block in blocks for k, i in enumerate(block)}
-    return [places[i] for i in range(len(wanted))]
 
 
 def _lighter(colour: str, share: float) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble_kd.files import write_whole
+from ensemble_kd.report.contract import Results
 from ensemble_kd.report.curves import Point
-from ensemble_kd.report.results import Results
 
 if TYPE_CHECKING:
     from ensemble_kd.report.picture import Picture

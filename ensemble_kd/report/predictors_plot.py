@@ -9,9 +9,9 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from ensemble_kd.report.contract import Results
 from ensemble_kd.report.picture import FAINT, MARGIN, ROLE_COLOURS, Picture, shades, tidy
 from ensemble_kd.report.placement import Box, place_labels
-from ensemble_kd.report.results import Results
 from ensemble_kd.report.roles import Role, in_order, role
 
 WIDTH, HEIGHT = 7.5, 4.6
@@ -118,9 +118,9 @@ def _short(value: float) -> str:
 
 def _join(axes: Axes, spots: Mapping[str, Spot]) -> None:
     """An arrow from the control to the student: what the teachers changed."""
-    if "control" not in spots or "student" not in spots:
+    if "control/no_teacher" not in spots or "student" not in spots:
         return
-    start, end = spots["control"], spots["student"]
+    start, end = spots["control/no_teacher"], spots["student"]
     axes.annotate(
         "",
         xy=(end.x, end.y),

@@ -1,4 +1,4 @@
-"""``results.json``: everything a run found out, as plain numbers. Its keys are a contract."""
+"""``results.json``: everything a run found out, as plain numbers."""
 
 from __future__ import annotations
 
@@ -8,16 +8,32 @@ import math
 import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ensemble_kd.errors import UserError
 from ensemble_kd.files import write_json
+from ensemble_kd.report.contract import (
+    SCHEMA,
+    Contract,
+    LatencyEntry,
+    PairEntry,
+    PredictorEntry,
+    Results,
+    ScoreEntry,
+    SpoiltEntry,
+    StageEntry,
+    TeachersEntry,
+    TransferEntry,
+    WorthEntry,
+)
 from ensemble_kd.version import __version__
 
 if TYPE_CHECKING:
+    from ensemble_kd.costs import Cost
     from ensemble_kd.evaluation import Measured
-
-SCHEMA = 1
+    from ensemble_kd.robustness import Spoilt
+    from ensemble_kd.scorecard import Card
+    from ensemble_kd.worth import Worth
 
 PACKAGES = (
     "torch",
@@ -46,6 +62,7 @@ class Trained(NamedTuple):
         epochs: passes over the training split.
         seconds: wall-clock time that it took in this run.
         parameters: of the network that it trained; None where nobody knows.
+        teachers: names of those who taught it.
     """
 
     name: str
@@ -54,72 +71,7 @@ class Trained(NamedTuple):
     epochs: int
     seconds: float
     parameters: int | None
-
-
-class AnyScores(TypedDict):
-    """How good a predictor is on one split; null where it is not defined."""
-
-    accuracy: float | None
-    nll: float | None
-    ece: float | None
-    n: int
-
-
-class ScoreEntry(AnyScores, total=False):
-    """The same, and what only some evaluations measure."""
-
-    span_f1: float | None
-
-
-class PredictorEntry(TypedDict):
-    """A predictor on both splits, its size and its speed."""
-
-    val: ScoreEntry
-    test: ScoreEntry
-    parameters: int | None
-    milliseconds_per_1000: float | None
-
-
-class PairEntry(TypedDict):
-    """How near two predictors are on one split."""
-
-    agreement: float | None
-    kl: float | None
-
-
-class StageEntry(TypedDict):
-    """A ``Trained`` by its field names."""
-
-    name: str
-    digest: str
-    reused: bool
-    epochs: int
-    seconds: float
-    parameters: int | None
-
-
-class Contract(TypedDict):
-    """What every ``results.json`` of schema 1 holds."""
-
-    schema: int
-    seed: int
-    strategy: str
-    data: dict[str, Any]
-    predictors: dict[str, PredictorEntry]
-    pairs: dict[str, dict[str, PairEntry]]
-    stages: list[StageEntry]
-    verdict: str
-    versions: dict[str, str]
-
-
-class Results(Contract, total=False):
-    """The content of ``results.json``, schema 1.
-
-    ``export`` is there when the student was exported: the largest difference between the eager and
-    the exported network, or why there is none.
-    """
-
-    export: dict[str, float | str]
+    teachers: tuple[str, ...] = ()
 
 
 def compile_results(
@@ -127,11 +79,12 @@ def compile_results(
     seed: int,
     strategy: str,
     data: Mapping[str, Any],
-    val: Measured,
-    test: Measured,
-    parameters: Mapping[str, int | None],
+    val: Card,
+    test: Card,
+    costs: Mapping[str, Cost],
     stages: Iterable[Trained],
-    milliseconds: Mapping[str, float] | None = None,
+    worth: Mapping[str, Worth] | None = None,
+    robustness: Iterable[Spoilt] = (),
 ) -> Results:
     """Put what was measured into the form of ``results.json``.
 
@@ -141,38 +94,52 @@ def compile_results(
         data: what describes the data: name, digest, sizes of the splits.
         val: what was measured on the validation split.
         test: what was measured on the test split, for the same predictors.
-        parameters: number of parameters, by predictor; None where nobody knows.
+        costs: of each predictor.
         stages: in the order of training.
-        milliseconds: time per 1,000 samples, by predictor, for those that were timed.
+        worth: of each teacher, where there are several.
+        robustness: what was measured on spoilt test samples.
 
     Raises:
-        ValueError: the splits were not measured for the same predictors, or one has no size.
+        ValueError: the splits were not measured for the same predictors, or one has no cost.
     """
-    names = list(test.predictors)
-    for what, known in {"val": val.predictors, "parameters": parameters}.items():
+    names = list(test.measured.predictors)
+    for what, known in {"val": val.measured.predictors, "costs": costs}.items():
         missing = [name for name in names if name not in known]
         if missing:
             raise ValueError(f"{what} must cover every predictor, got none for {missing}")
-    times = milliseconds or {}
+    cards = {"val": val, "test": test}
     results = Results(
         schema=SCHEMA,
         seed=seed,
         strategy=strategy,
         data=dict(data),
         predictors={
-            name: PredictorEntry(
-                val=_scores(val, name),
-                test=_scores(test, name),
-                parameters=parameters[name],
-                milliseconds_per_1000=_finite(times.get(name, math.nan)),
-            )
-            for name in names
+            name: _predictor(val.measured, test.measured, name, costs[name]) for name in names
         },
-        pairs={"|".join(pair): {"test": _pair(test, pair)} for pair in test.pairs},
-        stages=[cast(StageEntry, stage._asdict()) for stage in stages],
+        pairs={
+            "|".join(pair): {split: _pair(card.measured, pair) for split, card in cards.items()}
+            for pair in test.measured.pairs
+        },
+        transfer={
+            name: {
+                split: cast(TransferEntry, _fields(card.transfer[name]))
+                for split, card in cards.items()
+            }
+            for name in test.transfer
+        },
+        robustness=[cast(SpoiltEntry, _fields(spoilt)) for spoilt in robustness],
+        stages=[
+            cast(StageEntry, {**stage._asdict(), "teachers": list(stage.teachers)})
+            for stage in stages
+        ],
         verdict="",
         versions=versions(),
     )
+    if test.teachers is not None:
+        together = {split: card.teachers for split, card in cards.items() if card.teachers}
+        results["teachers"] = {k: cast(TeachersEntry, _fields(v)) for k, v in together.items()}
+    if worth:
+        results["worth"] = {k: cast(WorthEntry, _fields(v)) for k, v in worth.items()}
     results["verdict"] = verdict(results)
     return results
 
@@ -183,12 +150,13 @@ def verdict(results: Results) -> str:
     A difference within 1.96 standard errors of two independent proportions is called unclear. Both
     networks see the same samples, so this is on the cautious side; it is one seed in any case.
     """
-    if "control" not in results["predictors"]:
+    if "control/no_teacher" not in results["predictors"]:
         return (
-            "no verdict: without a control there is nothing to compare with (control=true adds it)"
+            "no verdict: without a control there is nothing to compare with "
+            "(controls=[no_teacher] adds one)"
         )
     student = results["predictors"]["student"]["test"]
-    control = results["predictors"]["control"]["test"]
+    control = results["predictors"]["control/no_teacher"]["test"]
     a, b, n = student["accuracy"], control["accuracy"], student["n"]
     if a is None or b is None or n == 0:
         return "no verdict: the test split has no labels"
@@ -237,7 +205,8 @@ def read_results(path: Path) -> Results:
         raise UserError(f"{path}: expected the JSON of a run, got something else") from failure
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA:
-        raise UserError(f"{path}: expected schema {SCHEMA}, got {schema!r}")
+        earlier = ", of an earlier version: run it again" if schema in range(SCHEMA) else ""
+        raise UserError(f"{path}: expected schema {SCHEMA}, got {schema!r}{earlier}")
     missing = sorted(Contract.__required_keys__ - set(content))
     if missing:
         raise UserError(f"{path}: expected the key {missing[0]!r}, which is not there")
@@ -251,13 +220,28 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _predictor(val: Measured, test: Measured, name: str, cost: Cost) -> PredictorEntry:
+    return PredictorEntry(
+        val=_scores(val, name),
+        test=_scores(test, name),
+        parameters=cost.parameters,
+        bytes=cost.bytes,
+        multiply_adds=cost.multiply_adds,
+        milliseconds_per_1000=cost.milliseconds_per_1000,
+        latency=cost.latency and LatencyEntry(p50=cost.latency.p50, p95=cost.latency.p95),
+    )
+
+
 def _scores(measured: Measured, name: str) -> ScoreEntry:
     scores = measured.predictors[name]
     entry = ScoreEntry(
         accuracy=_finite(scores.accuracy),
+        macro_f1=_finite(scores.macro_f1),
         nll=_finite(scores.nll),
+        brier=_finite(scores.brier),
         ece=_finite(scores.ece),
         n=scores.n,
+        recall=[_finite(share) for share in scores.recall],
     )
     if scores.span_f1 is not None:
         entry["span_f1"] = _finite(scores.span_f1)
@@ -265,8 +249,15 @@ def _scores(measured: Measured, name: str) -> ScoreEntry:
 
 
 def _pair(measured: Measured, pair: tuple[str, str]) -> PairEntry:
-    near = measured.pairs[pair]
-    return PairEntry(agreement=_finite(near.agreement), kl=_finite(near.kl))
+    return cast(PairEntry, _fields(measured.pairs[pair]))
+
+
+def _fields(found: NamedTuple) -> dict[str, Any]:
+    """The fields of a tuple by name; null where one is not finite."""
+    return {
+        name: _finite(value) if isinstance(value, float) else value
+        for name, value in found._asdict().items()
+    }
 
 
 def _finite(value: float) -> float | None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from ensemble_kd.report.console import number, open_console, show_table, start_table
-from ensemble_kd.report.results import PredictorEntry, Results
+from ensemble_kd.report.contract import PredictorEntry, Results
 from ensemble_kd.report.roles import Role, in_order, role
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-COLUMNS = ("NLL", "ECE", "parameters", "ms/1,000", "agreement")
 SPANS = "span F1"
+COLUMNS = ("accuracy", SPANS, "NLL", "ECE", "parameters", "ms/1,000", "agreement")
+SPARED = ("ECE", "ms/1,000", "NLL")
+"""What is left out, in this order, where a terminal is too narrow for all: the page has it."""
 STYLES: dict[Role, str] = {"student": "bold", "control": "dim"}
 
 
@@ -26,22 +29,31 @@ def print_results(results: Results, file: TextIO | None = None) -> None:
         file: where to; standard output unless given.
     """
     console = open_console(file)
+    plain = not console.is_terminal
     counted = max((entry["test"]["n"] for entry in results["predictors"].values()), default=0)
     title = f"{counted:,} test samples; agreement is with the ensemble"
-    show_table(console, title, _table(results, plain=not console.is_terminal))
+    tables = (_table(results, plain, SPARED[:number]) for number in range(len(SPARED) + 1))
+    endless = console.options.update(max_width=10**4)
+    fitting = (
+        table
+        for table in tables
+        if console.measure(table, options=endless).maximum <= console.width
+    )
+    show_table(console, title, next(fitting, _table(results, plain, SPARED)))
     console.print(results["verdict"], highlight=False, markup=False, soft_wrap=True)
 
 
-def _table(results: Results, plain: bool) -> Table:
+def _table(results: Results, plain: bool, spared: Sequence[str]) -> Table:
     predictors = results["predictors"]
     spans = any("span_f1" in entry["test"] for entry in predictors.values())
-    columns = ("accuracy", *([SPANS] if spans else []), *COLUMNS)
+    columns = [name for name in COLUMNS if name not in spared and (name != SPANS or spans)]
     table = start_table(("predictor", *columns), plain)
     names = in_order(predictors)
     for name, following in zip(names, [*names[1:], None], strict=True):
+        cells = _cells(predictors[name], _agreement(results, name))
         table.add_row(
             name,
-            *_cells(predictors[name], _agreement(results, name), spans),
+            *(cells[column] for column in columns),
             style=None if plain else STYLES.get(role(name)),
             end_section=following is not None and _section(following) != _section(name),
         )
@@ -64,14 +76,14 @@ def _size(parameters: int | None) -> str:
     return f"{parameters:,}" if parameters < 10**7 else f"{parameters / 1e6:,.1f} M"
 
 
-def _cells(entry: PredictorEntry, agreement: float | None, spans: bool) -> list[str]:
+def _cells(entry: PredictorEntry, agreement: float | None) -> dict[str, str]:
     test, size, time = entry["test"], entry["parameters"], entry["milliseconds_per_1000"]
-    return [
-        number(test["accuracy"], "{:.1%}"),
-        *([number(test.get("span_f1"), "{:.1%}")] if spans else []),
-        number(test["nll"], "{:.3f}"),
-        number(test["ece"], "{:.3f}"),
-        _size(size),
-        number(time, "{:.2f}" if time is not None and time < 10 else "{:,.0f}"),
-        number(agreement, "{:.1%}"),
-    ]
+    return {
+        "accuracy": number(test["accuracy"], "{:.1%}"),
+        SPANS: number(test.get("span_f1"), "{:.1%}"),
+        "NLL": number(test["nll"], "{:.3f}"),
+        "ECE": number(test["ece"], "{:.3f}"),
+        "parameters": _size(size),
+        "ms/1,000": number(time, "{:.2f}" if time is not None and time < 10 else "{:,.0f}"),
+        "agreement": number(agreement, "{:.1%}"),
+    }

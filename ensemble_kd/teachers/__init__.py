@@ -18,6 +18,7 @@ from ensemble_kd.teachers.label_space import (
 from ensemble_kd.teachers.memory import Memory, lifted, side_by_side
 from ensemble_kd.teachers.mixture import Mixture
 from ensemble_kd.teachers.quick import Quick
+from ensemble_kd.teachers.shuffled import Shuffled
 from ensemble_kd.teachers.trajectory import Trajectory
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Numbered",
     "Quick",
     "Remembered",
+    "Shuffled",
     "Trajectory",
     "Translated",
     "TranslatedNumbered",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import nn
 
@@ -24,6 +24,29 @@ class Ensemble(nn.Module):
 
     def __len__(self) -> int:
         return len(self.members)
+
+    @classmethod
+    def check(cls, batch: Batch) -> None:
+        """See that such teachers can be heard on this data.
+
+        Called once for each stage, before anything is trained.
+
+        Args:
+            batch: a few samples of the training data.
+
+        Raises:
+            ValueError: they cannot.
+        """
+
+    def study(self, batches: Callable[[], Iterator[Batch]]) -> None:
+        """Look at the training data before training.
+
+        Called once for each stage, before the objectives' own ``study`` and before the first batch;
+        not when trained weights are restored.
+
+        Args:
+            batches: each call gives one pass over the training data, on the teachers' device.
+        """
 
     def forward(self, batch: Batch, progress: Progress) -> tuple[Output, ...]:
         """What each teacher says of the batch: m outputs, without gradient."""

@@ -19,19 +19,21 @@ from ensemble_kd.paths import conf_dir
 from ensemble_kd.plan import make_plan
 from ensemble_kd.store import Store
 
+ABOUT_SWEEPS = ("sweep", "hydra/launcher")
+"""They change no single run; test_sweep.py composes each value, test_job.py the launchers."""
 OPTIONS = [
     f"{group}={option}"
     for group, names in options([conf_dir()]).items()
     for option in names
-    if group != "sweep"  # a sweep is no run; test_sweep.py composes each of its values
+    if group not in ABOUT_SWEEPS
 ]
 SOURCES = tuple(f"teacher={name}" for name in options([conf_dir()])["source"])
 ELSEWHERE = (
     *("trainer=gpu", "experiment=cifar100", "experiment=sst2", "experiment=wnut17"),
-    *("source=", "student=timm", *SOURCES),
+    *("source=", "control=", "student=timm", *SOURCES),
 )
 """Options that begin so need a graphics card, or are trained by test_experiments.py,
-test_text_experiments.py, test_sources.py and tests/networks/test_timm.py."""
+test_text_experiments.py, test_sources.py, test_timm.py and test_controls_run.py."""
 FILES = [path.relative_to(conf_dir()) for path in conf_dir().rglob("*.yaml")]
 
 STEP = (
@@ -41,7 +43,7 @@ STEP = (
     "+trainer.limit_train_batches=1",
     "+trainer.limit_val_batches=1",
     "paths.data=../files",
-    "control=false",
+    "controls=[]",
 )
 SMALL = ("teacher.members=[cnn_tiny,cnn_tiny]",)
 SMALLER = ("data.source.limit=40", "data.labelled=20")
@@ -157,7 +159,7 @@ def write_model(folder: Path) -> None:
 
 def test_no_file_is_forgotten() -> None:
     grouped = {f"{path.parent}={path.stem}" for path in FILES if len(path.parts) > 1}
-    sweeps = {f"sweep={name}" for name in options([conf_dir()])["sweep"]}
+    sweeps = {f"{group}={name}" for group in ABOUT_SWEEPS for name in options([conf_dir()])[group]}
     assert grouped == set(OPTIONS) | sweeps
     assert [path.name for path in FILES if len(path.parts) == 1] == ["config.yaml"]
 

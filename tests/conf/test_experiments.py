@@ -31,7 +31,7 @@ STEP = (
     "epochs=1",
     "teacher.epochs=1",
     "batch_size=2",
-    "control=false",
+    "controls=[]",
 )
 UNTAGGED = ("second-hand", "recalled", "no figure", "not verified", "nothing")
 

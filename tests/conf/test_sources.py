@@ -28,7 +28,7 @@ from ensemble_kd.store import Store
 from ensemble_kd.teachers.sources import Source
 
 STEP = (
-    *("epochs=1", "batch_size=16", "control=false", "logger=none"),
+    *("epochs=1", "batch_size=16", "controls=[]", "logger=none"),
     *("+trainer.limit_train_batches=1", "+trainer.limit_val_batches=0"),
 )
 DATA = InMemory(Digits())

@@ -105,7 +105,7 @@ def test_teachers_with_tokenizers_of_their_own_are_prepared_as_the_header_says(
         getattr(inside(teacher.network), "vocabulary", None) for teacher in plan.given.values()
     }
     assert len({plan.data.vocabulary, *vocabularies}) == 3
-    assert list(products) == ["teacher/0", "student", "control"]
+    assert list(products) == ["teacher/0", "student", "control/no_teacher"]
 
 
 def test_the_strategies_for_texts_have_one() -> None:

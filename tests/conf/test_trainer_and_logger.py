@@ -21,6 +21,7 @@ from ensemble_kd.paths import conf_dir
 
 TRAINERS = sorted(path.stem for path in (conf_dir() / "trainer").glob("*.yaml"))
 LOGGERS = {"csv": "metrics.csv", "tensorboard": "events.out.tfevents"}
+"""And the files that they write; those of trackers are looked at in test_loggers.py."""
 
 
 def composed(folder: Path, **choices: str) -> DictConfig:
@@ -122,7 +123,7 @@ def test_ddp_spawns_processes_that_talk_over_gloo_without_a_card(
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.parametrize("name", LOGGERS)
-def test_every_logger_writes_into_the_folder_of_the_stage(name: str, tmp_path: Path) -> None:
+def test_every_file_logger_writes_into_the_folder_of_the_stage(name: str, tmp_path: Path) -> None:
     node = plain(composed(tmp_path, logger=name), "logger")
     folder = tmp_path / "logs"
     logger = build(node, "logger")(save_dir=folder, name="teacher/0")
@@ -140,6 +141,11 @@ def test_the_csv_logger_writes_a_row_per_epoch(tmp_path: Path) -> None:
     rows = list(csv.DictReader(text.splitlines()))
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert float(rows[0]["loss"]) > float(rows[2]["loss"])
+
+
+def test_every_logger_is_tried_somewhere() -> None:
+    known = {path.stem for path in (conf_dir() / "logger").glob("*.yaml")}
+    assert known == {*LOGGERS, "mlflow", "wandb", "none"}
 
 
 def test_no_logger_is_false_even_after_another_one(tmp_path: Path) -> None:

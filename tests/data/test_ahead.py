@@ -100,6 +100,17 @@ def failing(rows: Tensor, visits: Tensor | int) -> Batch:
     return Batch(rows, rows, rows)
 
 
+def confessing(rows: Tensor, visits: Tensor | int) -> Batch:
+    return Batch(rows, rows, torch.tensor([os.getpid(), "pytorch_lightning" in sys.modules]))
+
+
+def test_workers_do_without_lightning() -> None:
+    *_, last = Ahead(confessing, 1)(requests(4))
+    worker, loaded = last.index.tolist()
+    assert worker != os.getpid()
+    assert not loaded
+
+
 def test_what_a_worker_refuses_is_one_line() -> None:
     ahead = Ahead(refusing, 1)
     for _ in range(2):  # and the workers live on

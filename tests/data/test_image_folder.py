@@ -268,7 +268,7 @@ def test_a_run(images: Path, command: Callable[..., int]) -> None:
         "epochs=2",
         "teacher.epochs=1",
         "teacher.members=[cnn_tiny]",
-        "control=false",
+        "controls=[]",
         "report.plots=false",
         "report.onnx=false",
         "hydra.run.dir=run",

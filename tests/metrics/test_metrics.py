@@ -1,56 +1,168 @@
-"""Every metric against scikit-learn, scipy or a float64 loop, and what holds for all of them."""
+"""Every metric against its definition in float64, and what holds for all of them."""
 
 from __future__ import annotations
 
+import doctest
 import math
 import pickle
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, combinations
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr, softmax
+from scipy.stats import entropy
 from sklearn.metrics import accuracy_score, log_loss
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics import Metric
 
-from ensemble_kd.metrics import Agreement, NegativeLogLikelihood, PredictiveKL
-from ensemble_kd.types import UNLABELLED
+from ensemble_kd import metrics
+from ensemble_kd.metrics import (
+    Agreement,
+    Brier,
+    ErrorInheritance,
+    KnowledgeTransfer,
+    NegativeLogLikelihood,
+    OracleAccuracy,
+    PredictiveKL,
+    ProbabilityLoyalty,
+    TeacherDiversity,
+)
+from ensemble_kd.types import NEVER, UNLABELLED
 
-CLASSES = 5
+Values = dict[str, float]
 
 
-def reference_negative_log_likelihood(logits: Tensor, target: Tensor) -> float:
+def probabilities(logits: Tensor) -> np.ndarray:
+    found: np.ndarray = softmax(logits.double().numpy(), axis=-1)
+    return found
+
+
+def classes(logits: Tensor) -> list[int]:
+    """What is named for each sample of (n, c)."""
+    return [int(row.argmax()) for row in logits.double().numpy()]
+
+
+def share(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan
+
+
+def reference_negative_log_likelihood(logits: Tensor, target: Tensor) -> Values:
     known = (target != UNLABELLED).numpy()
-    probabilities = softmax(logits.double().numpy(), axis=-1)[known]
-    return float(log_loss(target.numpy()[known], probabilities, labels=range(CLASSES)))
+    p = probabilities(logits)[known]
+    loss = log_loss(target.numpy()[known], p, labels=range(p.shape[-1]))
+    return {"": float(loss)}
 
 
-def reference_agreement(first: Tensor, second: Tensor) -> float:
-    return float(accuracy_score(first.numpy().argmax(-1), second.numpy().argmax(-1)))
+def reference_brier(logits: Tensor, target: Tensor) -> Values:
+    costs = []
+    for p, true in zip(probabilities(logits), target.tolist(), strict=True):
+        if true != UNLABELLED:
+            costs.append(sum((p[c] - (c == true)) ** 2 for c in range(len(p))))
+    return {"": float(np.mean(costs))}
 
 
-def reference_predictive_kl(student: Tensor, reference: Tensor) -> float:
-    p = softmax(student.double().numpy(), axis=-1)
-    q = softmax(reference.double().numpy(), axis=-1)
-    return float(np.mean([sum(rel_entr(q_i, p_i)) for p_i, q_i in zip(p, q, strict=True)]))
+def reference_agreement(first: Tensor, second: Tensor) -> Values:
+    return {"": float(accuracy_score(classes(first), classes(second)))}
+
+
+def reference_predictive_kl(student: Tensor, reference: Tensor) -> Values:
+    both = zip(probabilities(student), probabilities(reference), strict=True)
+    return {"": float(np.mean([sum(rel_entr(q, p)) for p, q in both]))}
+
+
+def reference_probability_loyalty(student: Tensor, reference: Tensor) -> Values:
+    both = zip(probabilities(student), probabilities(reference), strict=True)
+    return {"": float(np.mean([1 - jensenshannon(p, q, base=2) for p, q in both]))}
+
+
+def reference_error_inheritance(student: Tensor, teacher: Tensor, target: Tensor) -> Values:
+    errors = inherited = 0
+    for own, other, true in zip(classes(student), classes(teacher), target.tolist(), strict=True):
+        if true not in (UNLABELLED, own):
+            errors += 1
+            inherited += own == other
+    return {"": share(inherited, errors)}
+
+
+def reference_knowledge_transfer(
+    student: Tensor, teacher: Tensor, control: Tensor, target: Tensor
+) -> Values:
+    positive, negative = [], []
+    said = [classes(each) for each in (student, teacher, control)]
+    for own, taught, alone, true in zip(*said, target.tolist(), strict=True):
+        if taught == true != alone:
+            positive.append(own == true)
+        if taught != true == alone:
+            negative.append(own != true)
+    return {
+        "positive": share(sum(positive), len(positive)),
+        "positive_n": len(positive),
+        "negative": share(sum(negative), len(negative)),
+        "negative_n": len(negative),
+    }
+
+
+def reference_teacher_diversity(logits: Tensor, target: Tensor) -> Values:
+    p = [probabilities(each) for each in logits]
+    said = [classes(each) for each in logits]
+    differing, q = [], []
+    for one, other in combinations(said, 2):
+        differing.append(np.mean([a != b for a, b in zip(one, other, strict=True)]))
+        table = np.zeros((2, 2))
+        for a, b, true in zip(one, other, target.tolist(), strict=True):
+            if true != UNLABELLED:
+                table[int(a == true), int(b == true)] += 1
+        alike, unlike = table[1, 1] * table[0, 0], table[0, 1] * table[1, 0]
+        if alike + unlike:
+            q.append((alike - unlike) / (alike + unlike))
+    divergence = [
+        entropy(np.mean(row, axis=0), base=2) - np.mean([entropy(each, base=2) for each in row])
+        for row in zip(*p, strict=True)
+    ]
+    return {
+        "disagreement": float(np.mean(differing)),
+        "q_statistic": float(np.mean(q)) if q else math.nan,
+        "js_divergence": float(np.mean(divergence)),
+    }
+
+
+def reference_oracle_accuracy(logits: Tensor, target: Tensor) -> Values:
+    said = zip(*(classes(each) for each in logits), strict=True)
+    both = zip(said, target.tolist(), strict=True)
+    return {"": float(np.mean([true in named for named, true in both if true != UNLABELLED]))}
 
 
 class Case(NamedTuple):
-    """A metric, its reference, and whether its second argument is the classes or other logits."""
+    """A metric, its definition, and the shapes of what it takes before the classes, if it does."""
 
     metric: Callable[[], Metric]
-    reference: Callable[[Tensor, Tensor], float]
+    reference: Callable[..., Values]
+    shapes: tuple[tuple[int, ...], ...]
     takes_target: bool
 
 
+ONE: tuple[int, ...] = ()
+
 CASES = {
-    "nll": Case(NegativeLogLikelihood, reference_negative_log_likelihood, True),
-    "agreement": Case(Agreement, reference_agreement, False),
-    "kl": Case(PredictiveKL, reference_predictive_kl, False),
+    "nll": Case(NegativeLogLikelihood, reference_negative_log_likelihood, (ONE,), True),
+    "brier": Case(Brier, reference_brier, (ONE,), True),
+    "agreement": Case(Agreement, reference_agreement, (ONE, ONE), False),
+    "kl": Case(PredictiveKL, reference_predictive_kl, (ONE, ONE), False),
+    "loyalty": Case(ProbabilityLoyalty, reference_probability_loyalty, (ONE, ONE), False),
+    "inheritance": Case(ErrorInheritance, reference_error_inheritance, (ONE, ONE), True),
+    "transfer": Case(KnowledgeTransfer, reference_knowledge_transfer, (ONE, ONE, ONE), True),
+    "two": Case(lambda: TeacherDiversity(2), reference_teacher_diversity, ((2,),), True),
+    "five": Case(lambda: TeacherDiversity(5), reference_teacher_diversity, ((5,),), True),
+    "oracle": Case(OracleAccuracy, reference_oracle_accuracy, ((3,),), True),
 }
 
 
@@ -60,155 +172,194 @@ def case(request: pytest.FixtureRequest) -> Case:
     return found
 
 
-def sample(case: Case, n: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Seeded logits of n samples, and classes (every third unknown) or another's logits."""
+def sample(case: Case, n: int, c: int = 5, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Seeded logits of n samples, right more often than by chance; every third class unknown."""
     generator = torch.Generator().manual_seed(n)
-    first = (3 * torch.randn(n, CLASSES, generator=generator)).to(dtype)
-    second = (first + 2 * torch.randn(n, CLASSES, generator=generator)).to(dtype)
-    target = torch.randint(CLASSES, (n,), generator=generator)
+    target = torch.randint(c, (n,), generator=generator)
+    shared = 2 * F.one_hot(target, c) + torch.randn(n, c, generator=generator)
+    own = [torch.randn(*shape, n, c, generator=generator) for shape in case.shapes]
     target[2::3] = UNLABELLED
-    return first, target if case.takes_target else second
+    logits = [(2 * (shared + 1.5 * each)).to(dtype) for each in own]
+    return [*logits, target] if case.takes_target else logits
 
 
-def batches(first: Tensor, second: Tensor, sizes: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-    ends = list(accumulate(sizes))
-    spans = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-    return [(first[span], second[span]) for span in spans]
+def part(given: Sequence[Tensor], rows: slice) -> list[Tensor]:
+    """Some of the samples, which are the last axis of classes and the last but one of logits."""
+    return [each[..., rows, :] if each.is_floating_point() else each[rows] for each in given]
 
 
-def measured(metric: Metric, first: Tensor, second: Tensor, sizes: Sequence[int]) -> float:
-    for a, b in batches(first, second, sizes):
-        metric.update(a, b)
-    return float(metric.compute())
+def batches(given: Sequence[Tensor], sizes: Sequence[int]) -> list[list[Tensor]]:
+    spans = zip(sizes, accumulate(sizes), strict=True)
+    return [part(given, slice(end - size, end)) for size, end in spans]
 
 
-@pytest.mark.parametrize("sizes", [(1,), (7, 7, 2), (1, 30, 5, 12)], ids=str)
-def test_equals_the_reference_however_the_samples_are_cut(case: Case, sizes: Sequence[int]) -> None:
-    first, second = sample(case, sum(sizes))
-    expected = case.reference(first, second)
-    assert measured(case.metric(), first, second, sizes) == pytest.approx(expected, rel=1e-5)
+def values(computed: Tensor | dict[str, Tensor]) -> Values:
+    said = computed if isinstance(computed, dict) else {"": computed}
+    return {name: float(value) for name, value in said.items()}
+
+
+def measured(metric: Metric, *batches: Sequence[Tensor]) -> Values:
+    for batch in batches:
+        metric.update(*batch)
+    return values(metric.compute())
+
+
+def near(expected: Values) -> object:
+    return pytest.approx(expected, rel=1e-5, abs=1e-7, nan_ok=True)
+
+
+@pytest.mark.parametrize("c", [2, 5, 12])
+@pytest.mark.parametrize("sizes", [(9,), (7, 7, 2), (1, 30, 5, 12)], ids=str)
+def test_equals_its_definition_however_the_samples_are_cut(
+    case: Case, sizes: Sequence[int], c: int
+) -> None:
+    given = sample(case, sum(sizes), c)
+    assert measured(case.metric(), *batches(given, sizes)) == near(case.reference(*given))
 
 
 def test_is_not_a_mean_of_batch_means(case: Case) -> None:
-    first, second = sample(case, 40)
-    halves = [case.reference(a, b) for a, b in batches(first, second, [37, 3])]
-    assert measured(case.metric(), first, second, [37, 3]) != pytest.approx(
-        np.mean(halves), rel=1e-3
-    )
+    given = sample(case, 200)
+    halves = [case.reference(*each) for each in batches(given, [160, 40])]
+    for name, value in case.reference(*given).items():
+        mean = np.mean([half[name] for half in halves])
+        assert abs(value - mean) > 1e-3 * value > 0
 
 
 def test_merges_states_as_if_one_metric_had_seen_everything(case: Case) -> None:
-    first, second = sample(case, 40)
+    given = sample(case, 40)
     one, other = case.metric(), case.metric()
-    one.update(first[:33], second[:33])
-    other.update(first[33:], second[33:])
+    for metric, batch in zip((one, other), batches(given, [33, 7]), strict=True):
+        metric.update(*batch)
     one.merge_state(other)
-    assert float(one.compute()) == pytest.approx(case.reference(first, second), rel=1e-5)
+    assert values(one.compute()) == near(case.reference(*given))
+
+
+PROCESS = """
+import os, pickle, sys
+from pathlib import Path
+from torch import distributed
+
+folder = Path(sys.argv[1])
+jobs = pickle.loads((folder / "jobs").read_bytes())
+other = os.fork()  # only now: the imports take longer than all the rest
+rank = 0 if other else 1
+distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
+said = []
+for metric, shares in jobs:
+    for batch in shares[rank]:
+        metric.update(*batch)
+    said.append(metric.compute())
+(folder / f"said{rank}").write_bytes(pickle.dumps(said))
+distributed.destroy_process_group()
+if other:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))
+"""
+
+
+def test_two_processes_count_as_one(tmp_path: Path) -> None:
+    jobs, expected = [], []
+    for case in CASES.values():
+        given = sample(case, 40)
+        first, second, third = batches(given, [11, 22, 7])
+        # The other has seen another number of batches, or none at all.
+        for shares in ([first, second], [third]), ([first, second, third], []):
+            jobs.append((case.metric(), shares))
+            expected.append(case.reference(*given))
+    (tmp_path / "jobs").write_bytes(pickle.dumps(jobs))
+    subprocess.run([sys.executable, "-c", PROCESS, str(tmp_path)], check=True, timeout=100)
+    for rank in range(2):
+        said = pickle.loads((tmp_path / f"said{rank}").read_bytes())
+        for found, wanted in zip(said, expected, strict=True):
+            assert values(found) == near(wanted)
 
 
 def test_survives_pickling_in_the_middle(case: Case) -> None:
-    first, second = sample(case, 40)
+    given = sample(case, 40)
+    first, second = batches(given, [10, 30])
     metric = case.metric()
-    metric.update(first[:10], second[:10])
+    metric.update(*first)
     revived: Metric = pickle.loads(pickle.dumps(metric))
-    assert measured(revived, first[10:], second[10:], [30]) == pytest.approx(
-        case.reference(first, second), rel=1e-5
-    )
+    assert measured(revived, second) == near(case.reference(*given))
 
 
 def test_reset_forgets(case: Case) -> None:
-    first, second = sample(case, 40)
+    first, second = batches(sample(case, 40), [10, 30])
     metric = case.metric()
-    metric.update(first[:10], second[:10])
+    metric.update(*first)
     metric.reset()
-    assert measured(metric, first[10:], second[10:], [30]) == pytest.approx(
-        case.reference(first[10:], second[10:]), rel=1e-5
-    )
+    assert measured(metric, second) == near(case.reference(*second))
+
+
+def test_called_says_of_the_batch_and_counts_it(case: Case) -> None:
+    given = sample(case, 40)
+    metric = case.metric()
+    for batch in batches(given, [10, 30]):
+        assert values(metric(*batch)) == near(case.reference(*batch))
+    assert values(metric.compute()) == near(case.reference(*given))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_rounds_the_inputs_only(case: Case, dtype: torch.dtype) -> None:
-    # The reference sees the same rounded logits, so what is left is the metric's own rounding.
-    first, second = sample(case, 48, dtype)
-    wide = second if case.takes_target else second.float()
-    expected = case.reference(first.float(), wide)
-    assert measured(case.metric(), first, second, [48]) == pytest.approx(expected, rel=1e-5)
+    # The definition sees the same rounded logits, so what is left is the metric's own rounding.
+    given = sample(case, 48, dtype=dtype)
+    assert measured(case.metric(), given) == near(case.reference(*given))
 
 
 def test_takes_tokens_as_samples(case: Case) -> None:
-    first, second = sample(case, 24)
-    metric = case.metric()
-    metric.update(first.reshape(4, 6, CLASSES), second.reshape(4, 6, *second.shape[1:]))
-    assert float(metric.compute()) == pytest.approx(case.reference(first, second), rel=1e-5)
+    given = sample(case, 24)
+    tokens = [each.unflatten(-2 if each.is_floating_point() else -1, (4, 6)) for each in given]
+    assert measured(case.metric(), tokens) == near(case.reference(*given))
 
 
-def test_of_nothing_is_nan(case: Case) -> None:
+def test_classes_that_all_rule_out_change_nothing(case: Case) -> None:
+    given = sample(case, 24)
+    wider = [
+        F.pad(F.pad(each, (0, 1), value=NEVER), (0, 2), value=-math.inf)
+        if each.is_floating_point()
+        else each
+        for each in given
+    ]
+    assert measured(case.metric(), wider) == near(case.reference(*given))
+
+
+def test_of_nothing_is_nan_and_of_counts_zero(case: Case) -> None:
     metric = case.metric()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torchmetrics warns of compute before update
-        assert math.isnan(float(metric.compute()))
+        found = values(metric.compute())
+    for name, value in found.items():
+        assert value == 0 if name.endswith("_n") else math.isnan(value)
+
+
+def test_of_unlabelled_samples_only_is_what_needs_no_label(case: Case) -> None:
+    given = sample(case, 24)
+    if case.takes_target:
+        given[-1] = torch.full_like(given[-1], UNLABELLED)
+    unlabelled = {"disagreement", "js_divergence"} if case.takes_target else {""}
+    for name, value in measured(case.metric(), given).items():
+        assert value == 0 if name.endswith("_n") else math.isnan(value) == (name not in unlabelled)
 
 
 def test_many_batches_lose_no_precision(case: Case) -> None:
-    first, second = sample(case, 6)
+    given = sample(case, 6)
     metric = case.metric()
-    for _ in range(3000):
-        metric.update(first, second)
-    assert float(metric.compute()) == pytest.approx(case.reference(first, second), rel=1e-4)
+    for _ in range(1000):
+        metric.update(*given)
+    expected = case.reference(*given)
+    for name, value in values(metric.compute()).items():
+        times = 1000 if name.endswith("_n") else 1
+        assert value == pytest.approx(times * expected[name], rel=1e-4, nan_ok=True)
 
 
-def test_nll_of_a_literal() -> None:
-    metric = NegativeLogLikelihood()
-    metric.update(torch.tensor([[0.0, math.log(3.0)]]), torch.tensor([0]))
-    assert float(metric.compute()) == pytest.approx(math.log(4.0))
+def test_has_a_gradient_where_it_says_so(case: Case) -> None:
+    *logits, last = sample(case, 24)
+    given = [*(each.requires_grad_() for each in logits), last]
+    found = case.metric()(*given)
+    assert isinstance(found, dict) or found.requires_grad == case.metric().is_differentiable
 
 
-def test_nll_of_unlabelled_samples_only_is_nan() -> None:
-    metric = NegativeLogLikelihood()
-    metric.update(torch.randn(3, CLASSES), torch.full((3,), UNLABELLED))
-    assert math.isnan(float(metric.compute()))
-
-
-def test_nll_skips_what_an_unlabelled_sample_holds() -> None:
-    metric = NegativeLogLikelihood()
-    logits = torch.tensor([[0.0, 0.0], [math.nan, math.inf]])
-    metric.update(logits, torch.tensor([1, UNLABELLED]))
-    assert float(metric.compute()) == pytest.approx(math.log(2.0))
-
-
-def test_nll_of_saturated_logits_is_finite() -> None:
-    metric = NegativeLogLikelihood()
-    metric.update(torch.tensor([[1e4, -1e4], [-1e4, 1e4]]), torch.tensor([0, 0]))
-    assert float(metric.compute()) == pytest.approx(1e4)
-
-
-def test_agreement_ignores_scale_and_counts_ties_by_the_first_class() -> None:
-    metric = Agreement()
-    metric.update(torch.tensor([[1.0, 5.0], [2.0, 2.0]]), torch.tensor([[-3.0, -1.0], [9.0, 0.0]]))
-    assert float(metric.compute()) == 1.0
-
-
-def test_kl_has_a_direction() -> None:
-    student, reference = torch.zeros(1, 2), torch.tensor([[0.9, 0.1]]).log()
-    metric = PredictiveKL()
-    metric.update(student, reference)
-    assert float(metric.compute()) == pytest.approx(0.9 * math.log(1.8) + 0.1 * math.log(0.2))
-
-
-def test_kl_of_a_predictor_with_itself_is_zero() -> None:
-    logits = torch.randn(9, CLASSES, generator=torch.Generator().manual_seed(0))
-    metric = PredictiveKL()
-    metric.update(logits, logits + 7.0)
-    assert float(metric.compute()) == pytest.approx(0.0, abs=1e-6)
-
-
-def test_kl_where_the_reference_rules_a_class_out() -> None:
-    metric = PredictiveKL()
-    metric.update(torch.tensor([[0.0, -math.inf]]), torch.tensor([[0.0, -math.inf]]))
-    assert float(metric.compute()) == 0.0
-
-
-def test_kl_where_only_the_student_rules_a_class_out_is_infinite() -> None:
-    metric = PredictiveKL()
-    metric.update(torch.tensor([[0.0, -math.inf]]), torch.tensor([[0.0, 0.0]]))
-    assert float(metric.compute()) == math.inf
+@pytest.mark.parametrize("name", [name for name in metrics.__all__ if name != "cut_texts"])
+def test_examples(name: str) -> None:
+    result = doctest.testmod(sys.modules[getattr(metrics, name).__module__])
+    assert result.attempted > 0
+    assert result.failed == 0

@@ -284,7 +284,7 @@ def test_the_artefact_of_a_trained_one_needs_no_folder(folder: Path, text_root: 
         "teacher.members=[bilstm]",
         "epochs=1",
         "teacher.epochs=1",
-        "control=false",
+        "controls=[]",
         "+trainer.limit_train_batches=2",
         "+trainer.limit_val_batches=0",
     ]

@@ -96,7 +96,7 @@ def test_an_artefact_can_do_without_the_file(weights: str) -> None:
     overrides = (
         *("student=timm", "student.name=net", f"student.weights={weights}"),
         f"student.sha256={file_digest(Path(weights))}",
-        *("teacher=none", "strategy=mutual", "strategy.taught=false", "control=false"),
+        *("teacher=none", "strategy=mutual", "strategy.taught=false", "controls=[]"),
         *("epochs=1", "+trainer.limit_train_batches=1", "+trainer.limit_val_batches=0"),
     )
     plan = make_plan(compose([*overrides, "logger=none"]))

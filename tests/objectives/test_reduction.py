@@ -40,12 +40,19 @@ class Scene(NamedTuple):
     batch: Batch
 
 
+@pytest.fixture(scope="module", params=OPTIONS)
+def option(request: pytest.FixtureRequest) -> str:
+    """The tests of one objective come one behind the other, so that its scene is made once."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
-    return {option: scene(option, tmp_path_factory.mktemp("scene")) for option in OPTIONS}
+def scene(option: str, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return made(option, tmp_path_factory.mktemp("scene"))
 
 
-def scene(option: str, folder: Path) -> Scene:
+def made(option: str, folder: Path) -> Scene:
     strategy = "strategy=teacher_free" if option == "virtual" else "strategy=parallel"
     networks_and_data = ["teacher.members=[cnn_small,cnn_small]"]
     if option in OF_TEXTS:
@@ -121,9 +128,8 @@ def values(objective: Objective, scene: Scene) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_a_batch_is_its_halves(scenes: dict[str, Scene], option: str) -> None:
-    whole = doubled(scenes[option])
+def test_a_batch_is_its_halves(scene: Scene, option: str) -> None:
+    whole = doubled(scene)
     known = whole.batch.mask
     assert known is not None
     assert 0 < int(known.sum()) < len(known)
@@ -165,12 +171,9 @@ def rounded(scene: Scene, dtype: torch.dtype, scale: float = 1.0) -> tuple[Scene
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("option", OPTIONS)
-def test_half_precision_outputs_are_compared_in_single(
-    scenes: dict[str, Scene], option: str, dtype: torch.dtype
-) -> None:
+def test_half_precision_outputs_are_compared_in_single(scene: Scene, dtype: torch.dtype) -> None:
     """As the same values in single precision are, which the halves were rounded from."""
-    half, single = rounded(scenes[option], dtype)
+    half, single = rounded(scene, dtype)
     for name, term in half.terms.items():
         counted = half.batch.mask if term.objective.needs_labels else slice(None)
         found = values(term.objective, half)[counted]
@@ -182,12 +185,9 @@ def test_half_precision_outputs_are_compared_in_single(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("option", OPTIONS)
-def test_mixed_precision_does_not_reach_a_term(
-    scenes: dict[str, Scene], option: str, dtype: torch.dtype
-) -> None:
+def test_mixed_precision_does_not_reach_a_term(scene: Scene, dtype: torch.dtype) -> None:
     """Features so large that their products in half precision would be infinite, or coarse."""
-    half, single = rounded(scenes[option], dtype, scale=100.0)
+    half, single = rounded(scene, dtype, scale=100.0)
     count, samples = len(half.teachers), len(half.batch.target)
     weights = torch.full((count, samples), 1 / max(count, 1))
     for name, term in half.terms.items():

@@ -226,7 +226,7 @@ def test_a_student_follows_its_teacher() -> None:
                     "teacher.members=[cnn_small]",
                     "teacher.epochs=2",
                     "epochs=3",
-                    "control=false",
+                    "controls=[]",
                     *overrides,
                 ]
             )

@@ -230,7 +230,7 @@ def test_a_student_follows_its_teacher() -> None:
                     "teacher.members=[cnn_small]",
                     "teacher.epochs=2",
                     "epochs=2",
-                    "control=false",
+                    "controls=[]",
                     *overrides,
                 ]
             )

@@ -3,33 +3,54 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from ensemble_kd.evaluation import Measured, Nearness, Scores
+from ensemble_kd.costs import Cost
+from ensemble_kd.evaluation import Measured
+from ensemble_kd.latency import Latency
+from ensemble_kd.predictions import Predictions
 from ensemble_kd.report import Results, Trained, compile_results
+from ensemble_kd.scorecard import Card
+from ensemble_kd.scores import Nearness, Scores
 
 ACCURACIES = {
     "student": 0.936,
     "teacher/0": 0.931,
     "teacher/10": 0.928,
     "teacher/2": 0.933,
-    "control": 0.894,
+    "control/no_teacher": 0.894,
     "ensemble": 0.947,
     "assistant/0": 0.944,
 }
-PARAMETERS = {"student": 690, "control": 690, "ensemble": 30210, "assistant/0": 1702}
+PARAMETERS = {"student": 690, "control/no_teacher": 690, "ensemble": 30210, "assistant/0": 1702}
 
 
-def measured(accuracies: Mapping[str, float]) -> Measured:
+NOTHING = Predictions((), torch.zeros(0), torch.zeros(0), {})
+
+
+def measured(accuracies: Mapping[str, float]) -> Card:
     """Scores that are easily told apart; every predictor is held against the ensemble."""
-    scores = {name: Scores(a, 1 - a, (1 - a) / 2, 360) for name, a in accuracies.items()}
-    pairs = {(name, "ensemble"): Nearness(a - 0.1, 1 - a) for name, a in accuracies.items()}
+    scores = {
+        name: Scores(a, 1 - a, (1 - a) / 2, 360, None, a - 0.05, 2 - 2 * a, (a, math.nan))
+        for name, a in accuracies.items()
+    }
+    pairs = {(name, "ensemble"): Nearness(a - 0.1, 1 - a, a) for name, a in accuracies.items()}
     pairs.pop(("ensemble", "ensemble"), None)
-    return Measured(scores, pairs)
+    return Card(Measured(scores, pairs, NOTHING), None, {})
+
+
+def cost(name: str) -> Cost:
+    """A cost by which predictors are told apart; one of them cannot be timed."""
+    size = PARAMETERS.get(name, 10410)
+    if name == "teacher/2":
+        return Cost(size, 4 * size, None, None, None)
+    return Cost(size, 4 * size, 10 * size, 1.5, Latency(0.5, 0.75))
 
 
 @pytest.fixture
@@ -43,9 +64,11 @@ def make_results() -> Callable[..., Results]:
             data={"name": "digits", "classes": 10},
             val=measured({name: a - 0.01 for name, a in accuracies.items()}),
             test=measured(accuracies),
-            parameters={name: PARAMETERS.get(name, 10410) for name in accuracies},
-            stages=[Trained("teacher/0", "ab12", True, 60, 0.0, 10410)],
-            milliseconds={name: 1.5 for name in accuracies if name != "teacher/2"},
+            costs={name: cost(name) for name in accuracies},
+            stages=[
+                Trained("teacher/0", "ab12", True, 60, 0.0, 10410),
+                Trained("student", "cd34", False, 60, 2.5, 690, ("teacher/0",)),
+            ],
         )
 
     return make

@@ -24,7 +24,8 @@ from ensemble_kd.report import (
     save_figure,
     write_plots,
 )
-from ensemble_kd.report.picture import Picture, shades, spread
+from ensemble_kd.report.picture import Picture, shades
+from ensemble_kd.report.placement import spread
 from ensemble_kd.report.roles import in_order
 
 TWO = ("teacher/2", "ensemble")
@@ -34,7 +35,7 @@ def curve_points(stages: int = 8, epochs: int = 60) -> list[Point]:
     """Teachers, assistants, the student with a peer, and its control."""
     names = [*(f"teacher/{i}" for i in range(3)), *(f"assistant/{i}" for i in range(stages - 5))]
     points = []
-    for stage, epoch in itertools.product([*names, "control", "student"], range(epochs)):
+    for stage, epoch in itertools.product([*names, "control/no_teacher", "student"], range(epochs)):
         done = (epoch + 1) / epochs
         points += [
             Point(stage, epoch, "student/label", 2.3 * math.exp(-3 * done)),
@@ -80,7 +81,7 @@ def panel(figure: Picture, title: str) -> Axes:
 
 def test_curves_name_every_learner_and_every_term() -> None:
     said = words(curves_figure(curve_points()))
-    for learner in ("teacher/0", "assistant/2", "control", "student", "peer/1"):
+    for learner in ("teacher/0", "assistant/2", "control/no_teacher", "student", "peer/1"):
         assert learner in said  # the title of its loss panel
         assert any(text.startswith(f"{learner}  ") for text in said)  # the end of its curve
     assert {"label", "soft", "mutual"} <= set(said)
@@ -94,7 +95,9 @@ def test_curves_draw_the_logged_values() -> None:
     soft = [point.value for point in points if point.name == "student/soft"]
     assert any(np.asarray(line.get_ydata()).tolist() == soft for line in lines.values())
     accuracies = [
-        100 * p.value for p in points if p[0] == "control" and p.name == "student/val_accuracy"
+        100 * p.value
+        for p in points
+        if p[0] == "control/no_teacher" and p.name == "student/val_accuracy"
     ]
     drawn = [np.asarray(line.get_ydata()).tolist() for line in figure.axes[0].lines]
     assert accuracies in drawn
@@ -158,7 +161,7 @@ def test_labels_of_predictors_that_lie_on_each_other_do_not_overlap(
 ) -> None:
     same = {f"teacher/{i}": 0.931 + 0.0005 * i for i in range(5)}
     figure = predictors_figure(
-        make_results({**same, "ensemble": 0.933, "student": 0.93, "control": 0.93})
+        make_results({**same, "ensemble": 0.933, "student": 0.93, "control/no_teacher": 0.93})
     )
     boxes = list(extents(figure, lambda text: "  " in text))
     assert len(boxes) == 8
@@ -213,20 +216,22 @@ def test_drawing_leaves_pyplot_alone(results: Results) -> None:
 
 
 def test_roles_are_told_apart_by_colour_and_members_by_shade() -> None:
-    colours = shades(["student", "control", "ensemble", "teacher/0", "teacher/1", "peer/1"])
+    colours = shades(
+        ["student", "control/no_teacher", "ensemble", "teacher/0", "teacher/1", "peer/1"]
+    )
     assert len(set(colours.values())) == 6
     assert colours["student"] == shades(["teacher/3", "student"])["student"].lower()
 
 
 def test_names_are_ordered_by_role_and_number() -> None:
-    names = ["student", "teacher/10", "control", "x", "teacher/2", "ensemble", "peer/1"]
+    names = ["student", "teacher/10", "control/no_teacher", "x", "teacher/2", "ensemble", "peer/1"]
     assert in_order(names) == [
         "teacher/2",
         "teacher/10",
         "ensemble",
         "peer/1",
         "x",
-        "control",
+        "control/no_teacher",
         "student",
     ]
 

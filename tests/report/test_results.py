@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import ensemble_kd
+from ensemble_kd.costs import Cost
 from ensemble_kd.errors import UserError
-from ensemble_kd.evaluation import Measured, Nearness, Scores
+from ensemble_kd.evaluation import Measured
+from ensemble_kd.predictions import Predictions
 from ensemble_kd.report import (
     Results,
     Trained,
@@ -24,9 +27,21 @@ from ensemble_kd.report import (
     versions,
     write_results,
 )
+from ensemble_kd.robustness import Spoilt
+from ensemble_kd.scorecard import Card, Teachers, Transfer
+from ensemble_kd.scores import Nearness, Scores
+from ensemble_kd.worth import Worth
 
 # The contract as a shape: types stand for values, NAME for any predictor.
-SCORES = {"accuracy": float, "nll": float, "ece": float, "n": int}
+SCORES = {
+    "accuracy": float,
+    "macro_f1": float,
+    "nll": float,
+    "brier": float,
+    "ece": float,
+    "n": int,
+    "recall": list,
+}
 STAGE = {
     "name": str,
     "digest": str,
@@ -34,7 +49,10 @@ STAGE = {
     "epochs": int,
     "seconds": float,
     "parameters": int,
+    "teachers": list,
 }
+NOTHING = Predictions((), torch.zeros(0), torch.zeros(0), {})
+FREE = Cost(1, 4, 1, 1.0, None)
 
 
 def expect(found: dict[str, Any], shape: dict[str, type]) -> None:
@@ -44,11 +62,11 @@ def expect(found: dict[str, Any], shape: dict[str, type]) -> None:
 def test_written_file_keeps_the_contract(results: Results, tmp_path: Path) -> None:
     write_results(results, tmp_path / "run" / "results.json")
     found = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert found["schema"] == 1
+    assert found["schema"] == 2
     expect(found, {"seed": int, "strategy": str, "data": dict, "versions": dict, "stages": list})
     assert set(found["predictors"]) == {
         "student",
-        "control",
+        "control/no_teacher",
         "ensemble",
         "teacher/0",
         "teacher/2",
@@ -59,7 +77,9 @@ def test_written_file_keeps_the_contract(results: Results, tmp_path: Path) -> No
         expect(entry, {"val": dict, "test": dict, "parameters": int})
         expect(entry["val"], SCORES)
         expect(entry["test"], SCORES)
-    expect(found["pairs"]["student|ensemble"]["test"], {"agreement": float, "kl": float})
+    for split in ("val", "test"):
+        near = found["pairs"]["student|ensemble"][split]
+        expect(near, {"agreement": float, "kl": float, "probability_loyalty": float})
     expect(found["stages"][0], STAGE)
 
 
@@ -67,27 +87,85 @@ def test_numbers_land_where_they_belong(results: Results) -> None:
     student = results["predictors"]["student"]
     assert student["test"] == {
         "accuracy": 0.936,
+        "macro_f1": pytest.approx(0.886),
         "nll": pytest.approx(0.064),
+        "brier": pytest.approx(0.128),
         "ece": pytest.approx(0.032),
         "n": 360,
+        "recall": [0.936, None],
     }
     assert student["val"]["accuracy"] == pytest.approx(0.926)
     assert student["parameters"] == 690
+    assert student["bytes"] == 2760
+    assert student["multiply_adds"] == 6900
     assert student["milliseconds_per_1000"] == 1.5
-    assert results["predictors"]["teacher/2"]["milliseconds_per_1000"] is None
+    assert student["latency"] == {"p50": 0.5, "p95": 0.75}
+    untimed = results["predictors"]["teacher/2"]
+    assert untimed["milliseconds_per_1000"] is None
+    assert untimed["latency"] is None
     assert dict(results["pairs"]["student|ensemble"]["test"]) == {
         "agreement": pytest.approx(0.836),
         "kl": pytest.approx(0.064),
+        "probability_loyalty": pytest.approx(0.936),
     }
-    assert results["stages"] == [
-        {
-            "name": "teacher/0",
-            "digest": "ab12",
-            "reused": True,
-            "epochs": 60,
-            "seconds": 0.0,
-            "parameters": 10410,
-        }
+    assert results["stages"][1] == {
+        "name": "student",
+        "digest": "cd34",
+        "reused": False,
+        "epochs": 60,
+        "seconds": 2.5,
+        "parameters": 690,
+        "teachers": ["teacher/0"],
+    }
+    assert "teachers" not in results
+    assert "worth" not in results
+
+
+def test_what_lies_between_predictors_lands_where_it_belongs(tmp_path: Path) -> None:
+    scores = {"student": Scores(0.5, 1.0, 0.1, 4)}
+    val, test = (
+        Card(
+            Measured(scores, {}, NOTHING),
+            Teachers(x, math.nan, x + 0.1, x + 0.2),
+            {"student": Transfer(x, x + 0.3, 7, math.nan, 0)},
+        )
+        for x in (0.1, 0.2)
+    )
+    found = compile_results(
+        seed=0,
+        strategy="parallel",
+        data={},
+        val=val,
+        test=test,
+        costs={"student": FREE},
+        stages=[],
+        worth={"teacher/0": Worth(0.01, 0.001, 0.02, 0.002)},
+        robustness=[Spoilt("noise", 3, 4, {"student": 0.25})],
+    )
+    write_results(found, tmp_path / "results.json")
+    read = json.loads((tmp_path / "results.json").read_text())
+    assert read["teachers"]["val"] == {
+        "disagreement": 0.1,
+        "q_statistic": None,
+        "js_divergence": 0.2,
+        "oracle_accuracy": pytest.approx(0.3),
+    }
+    assert read["teachers"]["test"]["disagreement"] == 0.2
+    assert read["transfer"]["student"]["test"] == {
+        "error_inheritance": 0.2,
+        "positive": 0.5,
+        "positive_n": 7,
+        "negative": None,
+        "negative_n": 0,
+    }
+    assert read["worth"]["teacher/0"] == {
+        "leave_one_out": 0.01,
+        "leave_one_out_error": 0.001,
+        "shapley": 0.02,
+        "shapley_error": 0.002,
+    }
+    assert read["robustness"] == [
+        {"corruption": "noise", "severity": 3, "n": 4, "accuracy": {"student": 0.25}}
     ]
 
 
@@ -95,14 +173,15 @@ def test_what_is_not_finite_becomes_null(tmp_path: Path) -> None:
     nothing = Measured(
         {"student": Scores(math.nan, math.nan, math.nan, 0), "ensemble": Scores(0.5, 1.0, 0.1, 4)},
         {("student", "ensemble"): Nearness(0.5, math.inf)},
+        NOTHING,
     )
     found = compile_results(
         seed=0,
         strategy="parallel",
         data={"scale": math.nan, "shape": (1, math.inf)},
-        val=nothing,
-        test=nothing,
-        parameters={"student": 1, "ensemble": 2},
+        val=Card(nothing, None, {}),
+        test=Card(nothing, None, {}),
+        costs={"student": FREE, "ensemble": FREE},
         stages=[],
     )
     write_results(found, tmp_path / "results.json")
@@ -113,25 +192,32 @@ def test_what_is_not_finite_becomes_null(tmp_path: Path) -> None:
     read = json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse)
     assert read["predictors"]["student"]["test"] == {
         "accuracy": None,
+        "macro_f1": None,
         "nll": None,
+        "brier": None,
         "ece": None,
         "n": 0,
+        "recall": [],
     }
-    assert read["pairs"]["student|ensemble"]["test"] == {"agreement": 0.5, "kl": None}
+    assert read["pairs"]["student|ensemble"]["test"] == {
+        "agreement": 0.5,
+        "kl": None,
+        "probability_loyalty": None,
+    }
     assert read["data"] == {"scale": None, "shape": [1, None]}
 
 
-@pytest.mark.parametrize("gap", ["val", "parameters"])
-def test_refuses_a_predictor_without_val_scores_or_size(gap: str) -> None:
-    both = Measured({"student": Scores(0.5, 1.0, 0.1, 4)}, {})
+@pytest.mark.parametrize("gap", ["val", "costs"])
+def test_refuses_a_predictor_without_val_scores_or_cost(gap: str) -> None:
+    both = Card(Measured({"student": Scores(0.5, 1.0, 0.1, 4)}, {}, NOTHING), None, {})
     with pytest.raises(ValueError, match=f"{gap} must cover every predictor"):
         compile_results(
             seed=0,
             strategy="parallel",
             data={},
-            val=Measured({}, {}) if gap == "val" else both,
+            val=Card(Measured({}, {}, NOTHING), None, {}) if gap == "val" else both,
             test=both,
-            parameters={} if gap == "parameters" else {"student": 1},
+            costs={} if gap == "costs" else {"student": FREE},
             stages=[],
         )
 
@@ -152,7 +238,9 @@ def test_stage_fields_are_those_of_the_contract() -> None:
 def test_verdict(
     make_results: Callable[..., Results], student: float, control: float, expected: str
 ) -> None:
-    said = verdict(make_results({"student": student, "control": control, "ensemble": 0.95}))
+    said = verdict(
+        make_results({"student": student, "control/no_teacher": control, "ensemble": 0.95})
+    )
     assert said.startswith(expected)
     assert said.endswith("on 360 test samples (one seed: not a significance test)")
     assert "\n" not in said
@@ -163,11 +251,11 @@ def test_verdict_calls_less_than_two_standard_errors_unclear(
 ) -> None:
     error = math.sqrt((0.9 * 0.1 + 0.88 * 0.12) / 360)
     for gain, word in [(1.6 * error, "no clear difference"), (2.4 * error, "helped")]:
-        assert word in verdict(make_results({"student": 0.88 + gain, "control": 0.88}))
+        assert word in verdict(make_results({"student": 0.88 + gain, "control/no_teacher": 0.88}))
 
 
 def test_no_verdict_without_a_control(make_results: Callable[..., Results]) -> None:
-    assert "control=true" in verdict(make_results({"student": 0.9}))
+    assert "controls=[no_teacher]" in verdict(make_results({"student": 0.9}))
 
 
 def test_reads_what_it_wrote(results: Results, tmp_path: Path) -> None:
@@ -180,10 +268,10 @@ def test_reads_what_it_wrote(results: Results, tmp_path: Path) -> None:
     [
         (None, "cannot read"),
         ("", "expected the JSON of a run"),
-        ('{"schema": 1, "seed"', "expected the JSON of a run"),
-        ("[]", "expected schema 1"),
-        ('{"schema": 2}', "expected schema 1, got 2"),
-        ('{"schema": 1, "seed": 0}', "expected the key 'data'"),
+        ('{"schema": 2, "seed"', "expected the JSON of a run"),
+        ("[]", "expected schema 2"),
+        ('{"schema": 1}', "expected schema 2, got 1, of an earlier version: run it again"),
+        ('{"schema": 2, "seed": 0}', "expected the key 'data'"),
     ],
 )
 def test_reading_something_else_is_one_clear_line(

@@ -40,7 +40,7 @@ def test_has_a_row_for_each_predictor_in_order_and_the_verdict(results: Results)
         "teacher/10",
         "ensemble",
         "assistant/0",
-        "control",
+        "control/no_teacher",
         "student",
     ]
     assert rows[-1] == ["student", "93.6%", "0.064", "0.032", "690", "1.50", "83.6%"]
@@ -77,11 +77,20 @@ def test_on_a_terminal_the_student_stands_out_and_80_columns_suffice(results: Re
     said = printed(results, Terminal())
     assert "\x1b[1mstudent" in said
     assert "…" not in said
+    assert "ECE" not in said  # there is no room for everything
+    assert "agreement" in said
+
+
+def test_what_has_room_is_shown(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    said = printed(results, Terminal())
+    assert all(column in said for column in ("NLL", "ECE", "parameters", "ms/1,000", "agreement"))
 
 
 def test_unknown_numbers_are_dashes(make_results: Callable[..., Results]) -> None:
     results = make_results({"student": 0.5})
-    results["predictors"]["student"]["test"] = {"accuracy": None, "nll": None, "ece": None, "n": 0}
+    scores = results["predictors"]["student"]["test"]
+    scores["accuracy"] = scores["nll"] = scores["ece"] = None
     results["pairs"] = {}
     said = printed(results, io.StringIO())
     said = printed(results, io.StringIO())

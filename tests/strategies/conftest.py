@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ensemble_kd.assessment import named_predictors
 from ensemble_kd.config import compose
 from ensemble_kd.engine import CURVES, Engine, Product
 from ensemble_kd.objectives import Label, Objective, Soft, Term
 from ensemble_kd.plan import Plan, make_plan
 from ensemble_kd.report.curves import read_points
-from ensemble_kd.run import named_predictors
 from ensemble_kd.store import Store
 from ensemble_kd.teachers import Ensemble, Frozen
 from ensemble_kd.training import accuracy

@@ -270,7 +270,7 @@ def test_what_cannot_be_is_refused(images: Batch) -> None:
 
 def test_maps_learn_to_pass_on_digits(trained: Callable[..., Any]) -> None:
     """Critics with a large learning rate tell the networks apart, until these mind."""
-    run = ("strategy=adversarial", "teacher=none", "control=false", "epochs=3")
+    run = ("strategy=adversarial", "teacher=none", "controls=[]", "epochs=3")
     told, fooled, accuracies = [], [], []
     for lr in (2e-5, 1e-2):
         done = trained(

@@ -82,6 +82,6 @@ def test_a_probability_to_drop_is_checked(drop: float) -> None:
 
 def test_a_dropping_chain_is_planned_from_the_configuration() -> None:
     chosen = ["strategy=assistant", "strategy.dense=true", "strategy.drop=0.25"]
-    plan = make_plan(compose([*chosen, "teacher.members=[cnn_tiny]", "control=false"]))
+    plan = make_plan(compose([*chosen, "teacher.members=[cnn_tiny]", "controls=[]"]))
     taught = [stage for stage in plan.stages if stage.teachers]
     assert [stage.strategy["weighting"]["p"] for stage in taught] == [0.75, 0.75]  # type: ignore[index]

@@ -93,7 +93,7 @@ def test_in_a_run_each_follows_its_teacher_and_their_mean_is_reported(
     trained: Callable[..., Any],
 ) -> None:
     done = trained("strategy=born_again", "teacher=none", "epochs=8", "strategy.generations=2")
-    names = ["generations", "generation/0", "generation/1", "student", "control"]
+    names = ["generations", "generation/0", "generation/1", "student", "control/no_teacher"]
     assert list(done.networks) == names
     losses = {name for stage, name in done.curves if stage == "student"}
     assert losses == {"student/label", "student/soft", "student/val_accuracy"}
@@ -109,5 +109,5 @@ def test_in_a_run_each_follows_its_teacher_and_their_mean_is_reported(
         teacher = p["generation/1"]
         return float((teacher * (teacher.log() - p[name].log())).sum(-1).mean())
 
-    assert divergence("student") < 0.5 * divergence("control")
+    assert divergence("student") < 0.5 * divergence("control/no_teacher")
     assert not torch.equal(p["student"], p["generation/1"])

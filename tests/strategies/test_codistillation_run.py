@@ -11,7 +11,7 @@ def test_a_run_exchanges_copies_and_brings_the_replicas_nearer(
 ) -> None:
     """Against the same replicas on the same batches, whose burn-in never ends."""
     run = [
-        *("strategy=codistillation", "teacher=none", "control=false", "epochs=6", "seed=1"),
+        *("strategy=codistillation", "teacher=none", "controls=[]", "epochs=6", "seed=1"),
         *("strategy.partition=same", "strategy.exchange=10"),
     ]
     together = trained(*run, "strategy.burn_in=20")

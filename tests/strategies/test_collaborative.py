@@ -191,7 +191,7 @@ def test_what_cannot_be_is_refused(network: Maker) -> None:
 
 def test_heads_come_together_on_digits(trained: Callable[..., Any]) -> None:
     """With what the others say, the student ends nearer to their mean than without."""
-    run = ("strategy=collaborative", "teacher=none", "control=false", "epochs=4")
+    run = ("strategy=collaborative", "teacher=none", "controls=[]", "epochs=4")
     distances = []
     for weight in (3, 0):
         done = trained(*run, f"objective.soft_weight={weight}")

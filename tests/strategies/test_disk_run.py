@@ -12,7 +12,7 @@ def test_on_digits_censoring_has_its_price_and_changes_the_student(
     trained: Callable[..., Any],
 ) -> None:
     """The guide censors less where that is dear, and the student is another one then."""
-    run = ("strategy=disk", "teacher=single", "teacher.epochs=6", "control=false", "epochs=6")
+    run = ("strategy=disk", "teacher=single", "teacher.epochs=6", "controls=[]", "epochs=6")
     means, students = [], []
     for penalty in (1.0, 200.0):
         done = trained(*run, f"strategy.penalty={penalty}", "strategy.budget=0.05")

@@ -171,7 +171,13 @@ def test_on_digits_the_first_stage_moves_what_it_compares_and_the_second_goes_on
 ) -> None:
     run = ("teacher=single", "teacher.epochs=8", "epochs=10", "strategy.share=0.4")
     done = trained("strategy=features_first", "objective=hint", *run)
-    assert list(done.networks) == ["teacher/0", "ensemble", "phase/1", "student", "control"]
+    assert list(done.networks) == [
+        "teacher/0",
+        "ensemble",
+        "phase/1",
+        "student",
+        "control/no_teacher",
+    ]
     losses = {stage: {n for s, n in done.curves if s == stage} for stage, _ in done.curves}
     assert losses["phase/1"] == {"student/hint", "student/val_accuracy"}
     assert losses["student"] == {"student/label", "student/soft", "student/val_accuracy"}

@@ -211,7 +211,7 @@ def test_what_cannot_be_is_refused(images: Batch) -> None:
 
 def test_networks_and_fused_classifier_come_together_on_digits(trained: Callable[..., Any]) -> None:
     """With what they say to each other, the student ends nearer to the fused than without."""
-    run = ("strategy=fusion", "teacher=none", "control=false", "epochs=4", "strategy.ramp=null")
+    run = ("strategy=fusion", "teacher=none", "controls=[]", "epochs=4", "strategy.ramp=null")
     distances = []
     for weight in (3, 0):
         done = trained(*run, f"objective.soft_weight={weight}")

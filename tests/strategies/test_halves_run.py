@@ -16,24 +16,24 @@ HALVES = (range(5), range(5, 10))
 
 
 def test_one_student_learns_all_classes_from_two_halves(trained: Callable[..., Any]) -> None:
-    run = ("strategy=parallel", "epochs=12", "teacher.epochs=12", "student=cnn_small")
+    run = ("strategy=parallel", "epochs=7", "teacher.epochs=7", "student=cnn_small")
     halves = trained(*run, "teacher=halves")
-    oracle = trained(*run, "teacher.members=[cnn_large,cnn_large]", "control=false")
+    oracle = trained(*run, "teacher.members=[cnn_large,cnn_large]", "controls=[]")
     for number in range(2):
         assert halves.accuracies[f"teacher/{number}"] < 0.6
     assert halves.accuracies["ensemble"] > 0.75
     assert halves.accuracies["student"] > 0.8
     assert halves.accuracies["student"] > oracle.accuracies["student"] - 0.08
     # What only they can have taught it: how the classes within each half relate.
-    assert apart(halves, "student") < 0.7 * apart(halves, "control")
+    assert apart(halves, "student") < 0.7 * apart(halves, "control/no_teacher")
 
 
 def test_without_a_term_for_labels_the_halves_make_a_student_of_all(
     trained: Callable[..., Any],
 ) -> None:
     """A label only says who speaks; what they say is all that the student learns from."""
-    run = ("strategy=parallel", "epochs=12", "teacher.epochs=12", "student=cnn_small")
-    alone = ("objective.label_weight=0", "control=false", "data.labelled=null")
+    run = ("strategy=parallel", "epochs=7", "teacher.epochs=7", "student=cnn_small")
+    alone = ("objective.label_weight=0", "controls=[]", "data.labelled=null")
     halves = trained(*run, *alone, "teacher=halves")
     assert halves.accuracies["student"] > 0.85
 
@@ -41,7 +41,7 @@ def test_without_a_term_for_labels_the_halves_make_a_student_of_all(
 def test_a_coarse_teacher_and_one_that_knows_more(trained: Callable[..., Any]) -> None:
     coarse = "[['0','6','8','9'],['1','7','4'],['2','3','5']]"
     members = f"[{{network: cnn_large, classes: {coarse}}},cnn_small]"
-    run = trained("epochs=4", "teacher.epochs=4", f"teacher.members={members}", "control=false")
+    run = trained("epochs=4", "teacher.epochs=4", f"teacher.members={members}", "controls=[]")
     coarse_network = run.products["teacher/0"].learner.deliverable()
     assert as_output(coarse_network(torch.zeros(1, 1, 8, 8))).logits.shape == (1, 3)
     assert run.networks["teacher/0"](torch.zeros(1, 1, 8, 8)).logits.shape == (1, 10)

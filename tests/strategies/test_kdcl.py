@@ -253,7 +253,7 @@ def test_peers_with_other_classes_are_refused(batch: Batch, network: Maker) -> N
         next(strategy.turns(network(0), Ensemble(), batch, START))
 
 
-ONLINE = ("strategy=kdcl", "teacher=none", "control=false")
+ONLINE = ("strategy=kdcl", "teacher=none", "controls=[]")
 
 
 @pytest.mark.parametrize("kind", TARGETS)

@@ -274,7 +274,7 @@ def test_each_stage_moves_its_layer_and_goes_on_from_the_one_before() -> None:
                 "epochs=3",
                 "teacher.epochs=1",
                 "batch_size=16",
-                "control=false",
+                "controls=[]",
                 "+trainer.limit_train_batches=2",
                 "+trainer.limit_val_batches=0",
             ]

@@ -209,7 +209,7 @@ def test_in_a_run_the_teacher_moves_towards_the_student(trained: Callable[..., A
     """The harder it is pulled, the nearer it ends; the frozen teacher stays what it was."""
     run = [
         *("strategy=local_targets", "teacher.members=[cnn_tiny]", "teacher.epochs=10"),
-        *("epochs=4", "control=false"),
+        *("epochs=4", "controls=[]"),
     ]
     free, pulled = trained(*run, "strategy.pull=0"), trained(*run, "strategy.pull=0.9")
     assert list(pulled.networks) == ["teacher/0", "ensemble", "student", "moving/0"]

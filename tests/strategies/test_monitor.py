@@ -117,7 +117,7 @@ def test_the_threshold_is_that_of_the_configuration() -> None:
 
 def test_a_run_logs_how_often_the_teachers_spoke(trained: Callable[..., Any]) -> None:
     """Only about mistakes: ever less often; also about what is unsure: more often."""
-    run = ["strategy=monitor", "teacher.members=[cnn_tiny]", "epochs=6", "control=false"]
+    run = ["strategy=monitor", "teacher.members=[cnn_tiny]", "epochs=6", "controls=[]"]
     mistakes, unsure = trained(*run, "strategy.threshold=0"), trained(*run)
     gates = [done.curves["student", "student/gate"] for done in (mistakes, unsure)]
     for gate in gates:

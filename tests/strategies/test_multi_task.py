@@ -234,7 +234,7 @@ def test_data_without_tasks_is_one_line() -> None:
 
 def test_a_run_learns_both_tasks_from_their_teachers(trained: Callable[..., Any]) -> None:
     """And is nearer to them than the same student on the same batches without their part."""
-    run = ["strategy=multi_task", "epochs=6", "data.samples.labelled=400", "control=false"]
+    run = ["strategy=multi_task", "epochs=6", "data.samples.labelled=400", "controls=[]"]
     done = trained(*run)
     alone = trained(*run, "strategy.matched.share.start=1.0")
     names = {"teacher/digit", "teacher/parity", "specialists", "student"}

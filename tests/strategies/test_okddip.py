@@ -259,7 +259,7 @@ def test_what_cannot_be_is_refused(network: Maker) -> None:
 
 def test_the_leader_learns_from_its_peers_on_digits(trained: Callable[..., Any]) -> None:
     """With what they say it ends nearer to their mean than without, and the attention moves."""
-    run = ("strategy=okddip", "teacher=none", "control=false", "epochs=4", "strategy.ramp=null")
+    run = ("strategy=okddip", "teacher=none", "controls=[]", "epochs=4", "strategy.ramp=null")
     distances, to_itself = [], []
     for weight in (3, 0):
         done = trained(*run, f"objective.soft_weight={weight}")

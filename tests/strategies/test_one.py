@@ -225,7 +225,7 @@ def test_what_cannot_be_is_refused(network: Maker, batch: Batch) -> None:
 
 def test_branches_learn_from_the_ensemble_on_digits(trained: Callable[..., Any]) -> None:
     """With what the ensemble says, the student ends nearer to it than without."""
-    run = ("strategy=one", "teacher=none", "control=false", "epochs=4", "strategy.ramp=null")
+    run = ("strategy=one", "teacher=none", "controls=[]", "epochs=4", "strategy.ramp=null")
     distances = []
     for weight in (3, 0):
         done = trained(*run, f"objective.soft_weight={weight}")

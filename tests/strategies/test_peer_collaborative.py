@@ -281,7 +281,7 @@ def test_what_cannot_be_is_refused(network: Maker, batch: Batch) -> None:
 
 def test_branches_come_together_on_digits(trained: Callable[..., Any]) -> None:
     """With what the others' averages say, the student's ends nearer to them than without."""
-    run = ("strategy=peer_collaborative", "teacher=none", "control=false", "epochs=4")
+    run = ("strategy=peer_collaborative", "teacher=none", "controls=[]", "epochs=4")
     distances = []
     for weight in (3, 0):
         done = trained(*run, "strategy.ramp=null", f"objective.soft_weight={weight}")

@@ -110,7 +110,7 @@ def test_copies_of_replicas_and_teachers_that_move_are_followed(
     assert "hint" not in first.terms
 
 
-RUN = ("objective=hint", "teacher.members=[cnn_small]", "teacher.epochs=2", "control=false")
+RUN = ("objective=hint", "teacher.members=[cnn_small]", "teacher.epochs=2", "controls=[]")
 HINT = ("student", "student/hint")
 
 

@@ -41,7 +41,7 @@ INSTEAD = {"multi_task": ("data=digits_tasks",)}
 """What an option has in place of these teachers."""
 SMALL = (
     *("trainer.precision=bf16-mixed", "+trainer.limit_train_batches=2"),
-    *("+trainer.limit_val_batches=1", "epochs=1", "teacher.epochs=1", "control=false"),
+    *("+trainer.limit_val_batches=1", "epochs=1", "teacher.epochs=1", "controls=[]"),
 )
 HALVES = [torch.bfloat16, torch.float16]
 CLASSES, SAMPLES = 5, 6

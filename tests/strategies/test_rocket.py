@@ -251,7 +251,7 @@ def test_on_digits_the_student_follows_its_booster(trained: Callable[..., Any], 
     run = (
         "strategy=rocket",
         "teacher=none",
-        "control=false",
+        "controls=[]",
         "epochs=6",
         f"strategy.split={split}",
     )

@@ -244,7 +244,7 @@ def test_first_stage_and_control_answer_through_the_last_classifier(text_root: P
     texts = next(iter(plan.data.val_dataloader())).inputs
     for _ in range(2):  # trained, then restored
         products = Engine(plan, Store(Path("store")), Path("run"), logger=False).products()
-        for name, exits in (("phase/1", -1), ("control", -1), ("student", 0)):
+        for name, exits in (("phase/1", -1), ("control/no_teacher", -1), ("student", 0)):
             network = products[name].learner.deliverable()
             assert isinstance(network, EarlyExit)
             assert network.speed == 1.0

@@ -229,7 +229,7 @@ def test_on_digits_a_teacher_s_layers_serve_a_student_better(
     run = (
         "strategy=student_friendly",
         "teacher=single",
-        "control=false",
+        "controls=[]",
         "epochs=2",
         "teacher.epochs=6",
     )

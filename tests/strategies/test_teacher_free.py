@@ -63,10 +63,10 @@ def learners(plan: Plan) -> dict[str, Learner]:
 def test_all_four_by_config_alone() -> None:
     """Who teaches, how large it is beside the student, and how long it was trained."""
     own = planned("strategy=teacher_free", "teacher=none")
-    assert [stage.name for stage in own.stages] == ["generation/0", "student", "control"]
+    assert [stage.name for stage in own.stages] == ["generation/0", "student", "control/no_teacher"]
 
     virtual = planned("strategy=teacher_free", "teacher=none", "strategy.variant=virtual")
-    assert [stage.name for stage in virtual.stages] == ["student", "control"]
+    assert [stage.name for stage in virtual.stages] == ["student", "control/no_teacher"]
     terms: Any = learners(virtual)["student"].strategy
     assert isinstance(terms.lesson.terms["virtual"].objective, Virtual)
 
@@ -76,14 +76,14 @@ def test_all_four_by_config_alone() -> None:
 
     defective = planned("experiment=defective_kd")
     epochs = {stage.name: stage.epochs for stage in defective.stages}
-    assert epochs == {"teacher/0": 1, "student": 2, "control": 2}
+    assert epochs == {"teacher/0": 1, "student": 2, "control/no_teacher": 2}
     again = {name: count_parameters(part.student) for name, part in learners(defective).items()}
     assert again["teacher/0"] == again["student"]
 
 
 def test_in_a_run_the_student_follows_its_own_earlier_self(trained: Callable[..., Any]) -> None:
     done = trained("strategy=teacher_free", "teacher=none", "epochs=10")
-    assert list(done.networks) == ["generation/0", "student", "control"]
+    assert list(done.networks) == ["generation/0", "student", "control/no_teacher"]
     x = torch.cat([batch.inputs for batch in done.plan.data.val_dataloader()])
     with torch.no_grad():
         said = {name: network(x).log_softmax(-1) for name, network in done.networks.items()}
@@ -92,7 +92,7 @@ def test_in_a_run_the_student_follows_its_own_earlier_self(trained: Callable[...
         teacher = said["generation/0"]
         return float((teacher.exp() * (teacher - said[name])).sum(-1).mean())
 
-    assert divergence("student") < 0.85 * divergence("control")
+    assert divergence("student") < 0.85 * divergence("control/no_teacher")
 
 
 def test_in_a_run_the_virtual_teacher_makes_all_wrong_classes_alike(
@@ -110,5 +110,5 @@ def test_in_a_run_the_virtual_teacher_makes_all_wrong_classes_alike(
         rest = torch.stack(others)
         return float((rest.std(dim=0) / (top - rest.mean(dim=0))).mean())
 
-    assert unevenness("student") < 0.9 * unevenness("control")
+    assert unevenness("student") < 0.9 * unevenness("control/no_teacher")
     assert done.accuracies["student"] > 0.6

@@ -91,14 +91,20 @@ def test_annealing_learns_from_the_teacher_and_then_from_the_labels(
     trained: Callable[..., Any],
 ) -> None:
     done = trained("strategy=annealing", *RUN, "epochs=12")
-    assert list(done.networks) == ["teacher/0", "ensemble", "phase/1", "student", "control"]
+    assert list(done.networks) == [
+        "teacher/0",
+        "ensemble",
+        "phase/1",
+        "student",
+        "control/no_teacher",
+    ]
     losses = {stage: {n for s, n in done.curves if s == stage} for stage, _ in done.curves}
     assert losses["phase/1"] == {"student/logits", "student/val_accuracy"}
     assert losses["student"] == {"student/label", "student/val_accuracy"}
     # Only who starts where the first phase ended is that good in the first epoch.
     assert (
         done.curves["student", "student/label"][0]
-        < 0.7 * done.curves["control", "student/label"][0]
+        < 0.7 * done.curves["control/no_teacher", "student/label"][0]
     )
     assert done.accuracies["student"] > done.accuracies["phase/1"] - 0.02
     assert [len(done.curves[stage, "student/val_accuracy"]) for stage in losses] == [6, 6, 6, 12]
@@ -108,7 +114,7 @@ def test_progressive_follows_the_teacher_through_its_own_training(
     trained: Callable[..., Any],
 ) -> None:
     """Over teachers that keep their epochs; without the trajectory it is another student."""
-    run = ["strategy=progressive", *RUN, "epochs=12", "control=false"]
+    run = ["strategy=progressive", *RUN, "epochs=12", "controls=[]"]
     done = trained(*run)
     kept = sorted(path.name for path in done.products["teacher/0"].artefact.folder.glob("epoch-*"))
     assert kept == [f"epoch-{number:04d}.safetensors" for number in range(6)]
@@ -123,7 +129,7 @@ def test_progressive_follows_the_teacher_through_its_own_training(
 
 
 def test_a_trajectory_can_be_that_of_a_stored_teacher(trained: Callable[..., Any]) -> None:
-    run = ["strategy=progressive", "epochs=4", "control=false", "teacher.epochs=3"]
+    run = ["strategy=progressive", "epochs=4", "controls=[]", "teacher.epochs=3"]
     done = trained(*run, "teacher.members=[cnn_tiny]")
     folder = done.products["teacher/0"].artefact.folder
     again = trained(*run, f"teacher.members=[{{artefact:{folder}}}]", "paths.store=other")

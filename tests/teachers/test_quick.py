@@ -68,7 +68,7 @@ def test_features_need_the_networks_themselves() -> None:
         Quick([tapped], "exact", print)
 
 
-RUN = ("teacher.members=[cnn_small]", "epochs=2", "teacher.epochs=1", "control=false")
+RUN = ("teacher.members=[cnn_small]", "epochs=2", "teacher.epochs=1", "controls=[]")
 
 
 def student(*overrides: str) -> Any:

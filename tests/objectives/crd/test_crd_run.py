@@ -21,7 +21,7 @@ SMALL = (
     "teacher.members=[cnn_small,mlp_small]",
     "objective.teacher_layers=[[pool],[layers]]",
     "teacher.epochs=2",
-    "control=false",
+    "controls=[]",
 )
 
 
@@ -61,62 +61,59 @@ def test_a_rehearsal_whose_few_samples_are_of_one_class_is_no_mistake() -> None:
     make_plan(compose([*SMALL, "seed=1", "data.labelled=20"]))
 
 
-PROCESS = """
+PROCESSES = """
+import multiprocessing
 import sys
 import torch
 from torch import distributed
 from ensemble_kd.objectives import Crd, Material
 from ensemble_kd.types import Batch, Output, Progress
 
-folder, rank = sys.argv[1], int(sys.argv[2])
-distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
+folder = sys.argv[1]
 generator = torch.Generator().manual_seed(0)
 features = torch.randn(2, 9, 4, generator=generator)
 labels = torch.arange(9) % 3
+shares = [[0, 1, 2], [3, 4]], [[2, 5], [6, 2, 8]]
 
 
 def said(rows):
     return [Output(torch.zeros(len(rows), 3), {"a": each[rows]}) for each in features]
 
 
-torch.manual_seed(0)
-crd = Crd(["a"], ["a"], size=3)
-crd.meet(said([0])[0], (said([0])[1],))
-everything = Batch(None, labels[:8], 10 * torch.arange(8))
-crd.study(Material(lambda: iter([everything]), None))
-shares = [[0, 1, 2], [3, 4]], [[2, 5], [6, 2, 8]]
-for step, pair in enumerate(shares):
-    rows = pair[rank]
-    own, other = said(rows)
-    batch = Batch(None, labels[rows], 10 * torch.tensor(rows))
-    crd(own, (other,), torch.ones(1, len(rows)), batch, Progress(step, 0, 0.0))
-    crd.settle()
-torch.save(crd.state_dict(), f"{folder}/state{rank}.pt")
-distributed.destroy_process_group()
-
-if rank == 0:  # and the same in one process
+def learn(steps, name):
     torch.manual_seed(0)
-    alone = Crd(["a"], ["a"], size=3)
-    alone.meet(said([0])[0], (said([0])[1],))
-    alone.study(Material(lambda: iter([everything]), None))
-    for step, pair in enumerate(shares):
-        rows = pair[0] + pair[1]
+    crd = Crd(["a"], ["a"], size=3)
+    crd.meet(said([0])[0], (said([0])[1],))
+    everything = Batch(None, labels[:8], 10 * torch.arange(8))
+    crd.study(Material(lambda: iter([everything]), None))
+    for step, rows in enumerate(steps):
         own, other = said(rows)
         batch = Batch(None, labels[rows], 10 * torch.tensor(rows))
-        alone(own, (other,), torch.ones(1, len(rows)), batch, Progress(step, 0, 0.0))
-        alone.settle()
-    torch.save(alone.state_dict(), f"{folder}/alone.pt")
+        crd(own, (other,), torch.ones(1, len(rows)), batch, Progress(step, 0, 0.0))
+        crd.settle()
+    torch.save(crd.state_dict(), f"{folder}/{name}.pt")
+
+
+def process(rank):
+    distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
+    learn([pair[rank] for pair in shares], f"state{rank}")
+    distributed.destroy_process_group()
+
+
+started = [multiprocessing.get_context("fork").Process(target=process, args=(k,)) for k in (0, 1)]
+for each in started:
+    each.start()
+for each in started:
+    each.join()
+learn([pair[0] + pair[1] for pair in shares], "alone")  # the same in one process
+sys.exit(any(each.exitcode for each in started))
 """
 
 
 def test_the_memories_of_two_processes_agree_with_that_of_one(tmp_path: Path) -> None:
-    script = tmp_path / "process.py"
-    script.write_text(PROCESS)
-    processes = [
-        subprocess.Popen([sys.executable, str(script), str(tmp_path), str(rank)])
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=100) for process in processes] == [0, 0]
+    script = tmp_path / "processes.py"
+    script.write_text(PROCESSES)
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, timeout=300)
     states = [torch.load(tmp_path / f"{name}.pt") for name in ("state0", "state1", "alone")]
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name])
