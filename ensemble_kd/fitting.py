@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
@@ -80,6 +81,10 @@ def make_trainer(
     make = build(node, "trainer", allow)
     if node.get("profiler") is None:
         make = partial(make, profiler=_Unprofiled())
+    strategy = node.get("strategy") or "auto"
+    if node.get("plugins") is None and ("spawn" in str(strategy) or strategy == "auto"):
+        # One process starts the others itself: the tasks of a SLURM job are not its ranks.
+        make = partial(make, plugins=[LightningEnvironment()])
     try:
         with _quiet():
             trainer: Trainer = make(

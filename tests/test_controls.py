@@ -148,7 +148,7 @@ def test_they_are_trained_once_for_all_strategies_and_weightings(other: Sequence
         ),
         (("seed=1",), set()),
     ],
-    ids=str,
+    ids=["objective", "teachers", "seed"],
 )
 def test_what_else_they_depend_on(other: Sequence[str], shared: set[str]) -> None:
     one, two = digests(), digests(*other)
