@@ -23,7 +23,7 @@ from ensemble_kd.command_line import explain
 from ensemble_kd.config import compose, install_resolvers
 from ensemble_kd.errors import UserError
 from ensemble_kd.paths import conf_dir
-from ensemble_kd.sweep_job import SweepJob, expect_launcher, raise_failures
+from ensemble_kd.sweep_job import SweepJob, expect_launcher, is_lost_job, raise_failures
 from ensemble_kd.variants import parse, values, variants
 
 if TYPE_CHECKING:
@@ -71,8 +71,15 @@ def launch(arguments: Sequence[str]) -> None:
         # The folder that was looked at, not one that is named after a moment later.
         where = QuotedString(str(prepared.sweep), Quote.single).with_quotes()
         pinned = [f"hydra.sweep.dir={where}"]
-        job = SweepJob(tuple(folder.absolute() for folder in extra_dirs))
-        _through_hydra(job, arguments, flags.overrides, extra_dirs, pinned)
+        try:
+            _through_hydra(SweepJob(), arguments, flags.overrides, extra_dirs, pinned)
+        except Exception as failure:
+            if not is_lost_job(failure):
+                raise
+            raise UserError(
+                f"a job was lost: {' '.join(str(failure).split())}; the others are reported by "
+                f"python -m ensemble_kd.report {prepared.sweep}"
+            ) from failure
         raise_failures(prepared.sweep)
 
 

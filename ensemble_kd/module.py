@@ -21,7 +21,7 @@ from ensemble_kd.networks.compiled import compiling
 from ensemble_kd.objectives import Objective
 from ensemble_kd.strategies.strategy import Strategy, learning, objectives
 from ensemble_kd.teachers.ensemble import Ensemble
-from ensemble_kd.types import Batch, Progress, Turn, as_output, labelled
+from ensemble_kd.types import UNLABELLED, Batch, Progress, Turn, as_output, labelled
 
 _PLAIN = frozenset({"_current_fx_name", "steps_taken", "_pending", "_counted"})
 """Attributes that are no parameters, modules or buffers, and set in every step."""
@@ -66,7 +66,10 @@ class DistillationModule(LightningModule):
             )
         self.automatic_optimization = len(self.player_names) == 1
         self.accuracies = nn.ModuleDict(
-            {name: MulticlassAccuracy(classes, average="micro") for name in self.predictors()}
+            {
+                name: MulticlassAccuracy(classes, average="micro", ignore_index=UNLABELLED)
+                for name in self.predictors()
+            }
         )
         self.steps_taken = 0
         self.compiled = compiled
@@ -180,12 +183,13 @@ class DistillationModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accuracy of every network that learns, on the labelled samples."""
-        known = labelled(batch)
+        # Not only those that are labelled: of none at all the metric would fail.
+        target = batch.target.masked_fill(~labelled(batch), UNLABELLED).flatten()
         said = {n: as_output(network(batch.inputs)) for n, network in self.predictors().items()}
         self.strategy.validated(said, batch, self.progress())
         for name, output in said.items():
             accuracy = cast(MulticlassAccuracy, self.accuracies[name])
-            accuracy.update(output.logits[known], batch.target[known])
+            accuracy.update(output.logits.flatten(0, -2), target)
             self.log(
                 f"{name}/val_accuracy",
                 accuracy,

@@ -14,6 +14,7 @@ from ensemble_kd.build import build
 from ensemble_kd.config import plain
 from ensemble_kd.data import Adapted
 from ensemble_kd.errors import UserError
+from ensemble_kd.types import labelled
 
 TELLS = ("inputs", "classes", "digest", "sizes", "labelled_only", "views")
 """What data tells of itself, or takes; a module without these is read through ``Adapted``."""
@@ -85,3 +86,17 @@ def _fill_in(config: DictConfig, data: Any) -> None:
             raise UserError(f"data.{key}: expected {value} as the data says, got {said}")
         config.data[key] = value
     OmegaConf.set_struct(config, True)
+
+
+def expect_labels(data: Any, key: str) -> None:
+    """See that the validation split has labels, where something is chosen by its accuracy.
+
+    Args:
+        data: opened.
+        key: of the setting that chooses.
+
+    Raises:
+        UserError: it has none.
+    """
+    if not any(bool(labelled(batch).any()) for batch in data.val_dataloader()):
+        raise UserError(f"{key}: expected labels in the validation split to choose by, got none")

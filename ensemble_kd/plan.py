@@ -16,7 +16,7 @@ from ensemble_kd.controls import Ground, control_stages
 from ensemble_kd.data import seen_by
 from ensemble_kd.errors import UserError
 from ensemble_kd.fitting import make_trainer
-from ensemble_kd.opening import open_data
+from ensemble_kd.opening import expect_labels, open_data
 from ensemble_kd.origin import Origin, open_origin, start
 from ensemble_kd.rehearsal import rehearse
 from ensemble_kd.settings import check_settings
@@ -114,6 +114,8 @@ def make_plan(
         build(plain(OmegaConf.select(config, group), group), group, allow)
     make_trainer(plain(config.trainer, "trainer"), config.epochs, allow=allow)
     opened = open_data(config, data, allow)
+    if config.select == "best":
+        expect_labels(opened, "select=best")
     # Some weightings are made for so many classes.
     build(plain(config.weighting, "weighting"), "weighting", allow)
 

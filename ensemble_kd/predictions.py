@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ensemble_kd.errors import UserError
 from ensemble_kd.files import write_whole
+from ensemble_kd.types import UNLABELLED
 
 INDEX, TARGET, LOGITS = "index", "target", "logits/"
 META = "ensemble_kd"
@@ -64,18 +65,38 @@ def read_predictions(path: Path) -> Predictions:
     try:
         with safe_open(path, framework="pt") as file:
             said = json.loads((file.metadata() or {})[META])
-            return Predictions(
+            found = Predictions(
                 tuple(said["names"]),
                 file.get_tensor(INDEX),
                 file.get_tensor(TARGET),
                 {name: file.get_tensor(LOGITS + name) for name in said["predictors"]},
             )
+            _expect_whole(found)
+            return found
     except OSError as failure:
         raise UserError(f"cannot read {path}: {failure.strerror or failure}") from failure
     except (SafetensorError, KeyError, TypeError, ValueError) as failure:
         raise UserError(
             f"{path}: expected the predictions of a run, got something else"
         ) from failure
+
+
+def _expect_whole(found: Predictions) -> None:
+    """Everything must be of the same rows and classes.
+
+    Raises:
+        ValueError: it is not.
+    """
+    rows, classes = found.target.shape, len(found.names)
+    if found.target.ndim != 1 or found.index.shape != rows:
+        raise ValueError("index and target must be of the same samples")
+    if found.target.dtype != torch.int64 or found.index.dtype != torch.int64:
+        raise ValueError("index and target must be int64")
+    known = found.target[found.target != UNLABELLED]
+    if bool(((known < 0) | (known >= classes)).any()):
+        raise ValueError("target must name classes")
+    if any(values.shape != (*rows, classes) for values in found.logits.values()):
+        raise ValueError("logits must be (samples, classes)")
 
 
 def by_sample(values: Tensor, index: Tensor, filler: int) -> Tensor:

@@ -71,7 +71,8 @@ class Robustness:
         """Accuracies by corruption and severity.
 
         Predictors that know their answers by the numbers of the samples, as recorded teachers do,
-        and what they are mixed into, see no inputs and are left out.
+        and what they are mixed into, see no inputs and are left out. No corruption suits inputs
+        whose shapes differ from batch to batch, such as texts that are padded to the longest.
 
         Args:
             predictors: networks by name.
@@ -88,7 +89,9 @@ class Robustness:
         found: list[Spoilt] = []
         if not looking or not batches:
             return found
-        whole = pytree.tree_map(lambda *parts: torch.cat(parts), *[b.inputs for b in batches])
+        whole = _whole([batch.inputs for batch in batches])
+        if whole is None:
+            return found
         for name, corruption in self.corruptions.items():
             own = corruption.fitted(whole, tokenizer)
             if batches[0].places is not None or not own.suits(whole):
@@ -117,6 +120,19 @@ class Robustness:
             if left <= 0:
                 break
         return taken
+
+
+def _whole(parts: Sequence[Any]) -> Any:
+    """The inputs of several batches as one; None where their parts are of different shapes."""
+    kind = pytree.tree_structure(parts[0])
+    columns = zip(*map(pytree.tree_leaves, parts), strict=True)
+    joined = []
+    for column in columns:
+        tensors = [part for part in column if isinstance(part, torch.Tensor)]
+        if len(tensors) < len(parts) or len({part.shape[1:] for part in tensors}) > 1:
+            return None
+        joined.append(torch.cat(tensors))
+    return pytree.tree_unflatten(joined, kind)
 
 
 def _cut(batch: Batch, count: int) -> Batch:

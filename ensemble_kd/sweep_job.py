@@ -16,7 +16,6 @@ from typing import TextIO
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from ensemble_kd.config import install_resolvers
 from ensemble_kd.errors import UserError
 from ensemble_kd.files import write_whole
 
@@ -36,15 +35,13 @@ LAUNCHERS = {
 class SweepJob:
     """What Hydra calls for each configuration of a sweep.
 
-    A launcher may pickle it and call it elsewhere: it holds little, and the plan of a job is made
-    where the job runs.
+    A launcher may pickle it and call it elsewhere, with Hydra's state and the resolvers of the
+    configuration: it holds nothing itself, and the plan of a job is made where the job runs.
 
     Attributes:
-        extra_dirs: folders with the user's own groups.
         process: the one that was started by hand; what other processes print is told apart.
     """
 
-    extra_dirs: tuple[Path, ...] = ()
     process: int = field(default_factory=os.getpid)
 
     def __call__(self, config: DictConfig) -> float:
@@ -56,7 +53,6 @@ class SweepJob:
         """
         from hydra.core.hydra_config import HydraConfig
 
-        install_resolvers(self.extra_dirs)
         ours = HydraConfig.get()
         folder = Path(ours.runtime.output_dir)
         elsewhere = os.getpid() != self.process
@@ -128,6 +124,15 @@ def raise_failures(folder: Path) -> None:
     names = ", ".join(path.parent.relative_to(folder).as_posix() for path in failed)
     if failed:
         raise UserError(f"jobs of {folder} that failed: {names}; their {FAILURE} says why")
+
+
+def is_lost_job(failure: Exception) -> bool:
+    """Whether a launcher says that the process of a job ended before the job: killed, out of time.
+
+    Args:
+        failure: what came out of a sweep.
+    """
+    return type(failure).__module__.partition(".")[0] in ("joblib", "submitit")
 
 
 def expect_launcher(overrides: Sequence[Override]) -> None:

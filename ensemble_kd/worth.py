@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from ensemble_kd.functional import log_mean_probabilities, log_probabilities, sp
 from ensemble_kd.predictions import Predictions, read_predictions
 from ensemble_kd.report.console import open_console, show_table, start_table
 from ensemble_kd.report.roles import role
+from ensemble_kd.report.spared import spared
 from ensemble_kd.types import SPOKEN, UNLABELLED
 
 EXACT = 10
@@ -135,16 +136,15 @@ def _right(log_p: Tensor, target: Tensor, members: Tensor) -> Iterator[tuple[sli
     Yields:
         The samples of a block, and (s, b) float64, 1 for right and 0 for wrong.
     """
-    knows = log_p > SPOKEN
-    everything = bool(knows.all())
-    p = torch.where(knows, log_p.exp(), 0.0).double()
     inside = members.double()
-    size = max(1, BLOCK // (len(members) * p.shape[-1]))
+    size = max(1, BLOCK // (len(members) * log_p.shape[-1]))
     for start in range(0, len(target), size):
         rows = slice(start, start + size)
-        mean = torch.einsum("sm,mbc->sbc", inside, p[:, rows])
-        if not everything:  # the mean is over those who know a class
-            known = torch.einsum("sm,mbc->sbc", inside, knows[:, rows].double())
+        knows = log_p[:, rows] > SPOKEN
+        p = torch.where(knows, log_p[:, rows].exp(), 0.0).double()
+        mean = torch.einsum("sm,mbc->sbc", inside, p)
+        if not knows.all():  # the mean is over those who know a class
+            known = torch.einsum("sm,mbc->sbc", inside, knows.double())
             mean = torch.where(known > 0, mean / known, -1.0)
         said = mean.argmax(-1)
         # As the run merges it, whose logarithms may round a tie to another class.
@@ -212,21 +212,8 @@ def show(run: Path) -> None:
         table.add_row(name, f"{100 * own:.2f}", f"{100 * without:.2f}", value)
     title = f"ensemble of {len(found)} teachers: accuracy {100 * whole:.2f}"
     show_table(console, f"{title} on {int(known.sum())} samples, val", table)
-    console.print(spared(found), soft_wrap=True)
-
-
-def spared(found: Mapping[str, Worth]) -> str:
-    """Which teachers the ensemble would not miss, in a sentence."""
-    names = [
-        name for name, its in found.items() if its.leave_one_out <= 2 * its.leave_one_out_error
-    ]
-    if not names:
-        return "The ensemble would miss each of its teachers."
-    listed = " or ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
-    return (
-        f"The ensemble would not miss {listed}{', each by itself' if names[1:] else ''}: without "
-        "it the accuracy is not lower, or by less than two standard errors."
-    )
+    said_of_each = {name: its._asdict() for name, its in found.items()}
+    console.print(spared(said_of_each), soft_wrap=True)
 
 
 def _accuracy(logits: Tensor, said: Predictions) -> float:

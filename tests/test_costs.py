@@ -67,6 +67,27 @@ def test_recurrent_layers_and_attention_are_counted_too() -> None:
     assert multiply_adds(bert, tokens(1)) == pytest.approx(2 * (linear + attention), rel=0.05)
 
 
+class Attending(nn.Module):
+    """Heads over the inputs themselves, without weights."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        parts = inputs.unflatten(-1, (4, -1)).transpose(1, 2)
+        return nn.functional.scaled_dot_product_attention(parts, parts, parts)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_attention_is_counted_where_torch_would_fuse_it(samples: int) -> None:
+    length, width, inner = 10, 16, 32
+    inputs = torch.randn(samples, length, width)
+    attention = 2 * length * length * width
+    linear = length * (4 * width * width + 2 * width * inner)
+    layer = nn.TransformerEncoderLayer(width, 4, inner, batch_first=True)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    assert multiply_adds(Attending(), inputs) == samples * attention
+    assert multiply_adds(layer, inputs) == samples * (linear + attention)
+    assert torch.backends.mha.get_fastpath_enabled() == fast
+
+
 def test_a_mixture_costs_what_its_members_cost() -> None:
     small, large = Cnn([1, 8, 8], 10, widths=[4]), Mlp([1, 8, 8], 10, hidden=[16])
     one = torch.zeros(1, 1, 8, 8)

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from ensemble_kd import sweep_job
+from ensemble_kd import job, sweep_job
 from ensemble_kd.config import compose
 from ensemble_kd.sweep_job import LAUNCHERS, SweepJob
 
@@ -102,11 +103,24 @@ def test_a_sweep_that_the_configuration_asks_for_is_checked_as_one(
     assert [path.name for path in Path("sweep").iterdir()] == ["3"]
 
 
-def test_what_goes_to_another_process_is_small_and_knows_the_folders() -> None:
-    job = SweepJob((Path("mine"),))
-    sent = pickle.dumps(job)
-    assert len(sent) < 500
-    assert pickle.loads(sent) == job
+def test_a_process_that_is_gone_is_one_line(
+    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise TerminatedWorkerError("A worker process\nwas killed.")
+
+    monkeypatch.setattr(job, "_through_hydra", killed)
+    assert command("--multirun", "seed=0,1", MEMBERS, *QUICK, "hydra.sweep.dir=sweep") == 2
+    assert capsys.readouterr().err == (
+        "error: a job was lost: A worker process was killed.; the others are reported by "
+        "python -m ensemble_kd.report sweep\n"
+    )
+
+
+def test_what_goes_to_another_process_is_small() -> None:
+    sent = pickle.dumps(SweepJob())
+    assert len(sent) < 200
+    assert pickle.loads(sent) == SweepJob()
 
 
 def test_lines_of_another_process_are_whole_and_have_a_prefix() -> None:
@@ -160,6 +174,7 @@ def test_the_slurm_launcher_takes_what_a_cluster_needs() -> None:
     assert launcher._target_.endswith("submitit_launcher.SlurmLauncher")
     assert (launcher.partition, launcher.timeout_min) == ("short", 30)
     assert launcher.tasks_per_node == 1
+    assert launcher.max_num_timeout > 0
 
 
 def test_a_key_that_the_slurm_launcher_has_not_is_one_line(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,14 @@ CLASSES = 3
 
 
 class Loader:
-    """Four fixed batches of twelve samples."""
+    """Four fixed batches of twelve samples.
+
+    Args:
+        labelled: how many of the first samples of each batch have a label; all if not given.
+    """
+
+    def __init__(self, labelled: Sequence[int] = ()) -> None:
+        self.labelled = tuple(labelled)
 
     def __len__(self) -> int:
         return 4
@@ -35,7 +42,8 @@ class Loader:
             generator = torch.Generator().manual_seed(number)
             inputs = torch.randn(12, 5, generator=generator)
             target = (inputs[:, 0] > 0).long() + (inputs[:, 1] > 0).long()
-            yield Batch(inputs, target, torch.arange(12) + 12 * number)
+            mask = torch.arange(12) < self.labelled[number] if self.labelled else None
+            yield Batch(inputs, target, torch.arange(12) + 12 * number, mask)
 
 
 def network(seed: int) -> nn.Module:
@@ -52,7 +60,9 @@ def descent(clip: float | None = None) -> Descent:
     return Descent(0.05, functools.partial(torch.optim.Adam), Cosine(warmup=0.1), clip)
 
 
-def fit(module: LightningModule, epochs: int = 3, **settings: Any) -> Trainer:
+def fit(
+    module: LightningModule, epochs: int = 3, held_out: Loader | None = None, **settings: Any
+) -> Trainer:
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
@@ -64,7 +74,7 @@ def fit(module: LightningModule, epochs: int = 3, **settings: Any) -> Trainer:
         num_sanity_val_steps=0,
         **settings,
     )
-    trainer.fit(module, train_dataloaders=Loader(), val_dataloaders=Loader())
+    trainer.fit(module, train_dataloaders=Loader(), val_dataloaders=held_out or Loader())
     return trainer
 
 
@@ -201,6 +211,21 @@ def test_each_term_is_logged_once_an_epoch_as_its_mean() -> None:
         "peer/1/val_accuracy",
     }
     assert rows[-1]["student/label"] < rows[0]["student/label"]
+
+
+@pytest.mark.parametrize("labelled", [(12, 0, 5, 0), (0, 0, 0, 0)])
+def test_validation_counts_labelled_samples_only(labelled: Sequence[int]) -> None:
+    student = network(0)
+    alone = Parallel({"label": Term(Label())}, Uniform())
+    module = DistillationModule(student, Ensemble(), alone, {"default": descent()}, CLASSES)
+    found = fit(module, epochs=1, held_out=Loader(labelled)).callback_metrics
+    student.eval()
+    right = [
+        (student(batch.inputs).argmax(-1) == batch.target)[:count]
+        for batch, count in zip(Loader(), labelled, strict=True)
+    ]
+    expected = float(torch.cat(right).float().mean()) if sum(labelled) else 0.0
+    assert float(found["student/val_accuracy"]) == pytest.approx(expected)
 
 
 def test_a_loss_that_is_not_finite_names_its_term() -> None:

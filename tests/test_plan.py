@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from torch import nn
 
 from ensemble_kd.artefact import write_artefact
 from ensemble_kd.config import compose
+from ensemble_kd.data import InMemory
 from ensemble_kd.errors import UserError
 from ensemble_kd.export import constructor_of
 from ensemble_kd.fingerprint import module_digest
 from ensemble_kd.networks import Mlp
 from ensemble_kd.plan import Objects, Plan, make_plan
 from ensemble_kd.stage import Given, Stage, derived_seed
+from ensemble_kd.types import Batch
 
 SMALL = ("epochs=2", "teacher.members=[cnn_tiny,cnn_tiny]")
 
@@ -168,6 +171,27 @@ def test_a_weighting_that_needs_labels_refuses_unlabelled_data() -> None:
     with pytest.raises(UserError, match=r"needs a label for every sample.*labelled=null"):
         planned("weighting=confidence")
     planned("weighting=confidence", "data.labelled=null")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["select=best"], "select=best"),
+        (["strategy=assistant", "strategy.assistants=auto"], "strategy.assistants=auto"),
+    ],
+    ids=["select", "assistants"],
+)
+def test_nothing_is_chosen_by_labels_that_are_not_there(
+    overrides: Sequence[str], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = InMemory.val_dataloader
+
+    def without_labels(data: InMemory) -> list[Batch]:
+        return [batch._replace(mask=batch.target < 0) for batch in served(data)]
+
+    monkeypatch.setattr(InMemory, "val_dataloader", without_labels)
+    with pytest.raises(UserError, match=f"^{re.escape(key)}: expected labels in the validation"):
+        make_plan(compose(["teacher=single", *overrides]))
 
 
 def test_a_weighting_is_made_for_the_classes_of_the_data() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,6 +62,26 @@ def test_something_else_is_one_clear_line(tmp_path: Path, content: bytes | str |
         read_predictions(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"names": ("a", "b")},
+        {"index": torch.tensor([4, 2, 9])},
+        {"target": torch.tensor([0, 3, 2, 1, 1])},
+        {"target": torch.tensor([0, -1, 2, 1, 1])},
+        {"target": torch.zeros(5)},
+        {"logits": {"student": torch.zeros(4, 3)}},
+    ],
+)
+def test_parts_that_do_not_fit_each_other_are_one_clear_line(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    path = tmp_path / "test.safetensors"
+    write_predictions(replace(some(), **change), path)
+    with pytest.raises(UserError, match="expected the predictions of a run"):
+        read_predictions(path)
 
 
 def test_places_become_rows_of_their_samples() -> None:

@@ -139,7 +139,7 @@ def test_the_table_of_files_is_what_a_run_leaves(command: Callable[..., int]) ->
         for name in re.findall(r"`([^`]+)`", row)
         if "DATE" not in name
     ]
-    assert len(named) == 6
+    assert len(named) == 9
     for name in named:
         assert Path("run", name).exists(), name
-    assert json.loads(Path("run/results.json").read_text())["schema"] == 1
+    assert json.loads(Path("run/results.json").read_text())["schema"] == 2

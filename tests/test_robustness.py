@@ -95,6 +95,22 @@ def test_what_does_not_suit_the_data_is_left_out() -> None:
     assert [each.corruption for each in found] == ["noise", "blur", "contrast"]
 
 
+class Summing(nn.Module):
+    """Names class 1 where ids sum to something odd."""
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        odd = inputs["ids"].sum(1) % 2
+        return torch.stack([1 - odd, odd], dim=1).float()
+
+
+def test_texts_that_are_padded_batch_by_batch_suit_no_corruption() -> None:
+    served = [
+        b._replace(inputs={"ids": torch.ones(len(b.index), 3 + number, dtype=torch.int64)})
+        for number, b in enumerate(batches())
+    ]
+    assert Robustness(ALL).measure({"it": Summing()}, served, 2) == []
+
+
 def test_nothing_is_said_of_tags_or_without_labels() -> None:
     tagged = [b._replace(places=torch.ones_like(b.target, dtype=torch.bool)) for b in batches()]
     for served in (tagged, batches(labelled=False)):

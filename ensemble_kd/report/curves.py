@@ -6,9 +6,12 @@ import csv
 import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ensemble_kd.errors import UserError
+
+if TYPE_CHECKING:
+    from _csv import Reader as _Reader
 
 COLUMNS = ("stage", "epoch", "name", "value")
 
@@ -65,8 +68,16 @@ def read_points(path: Path) -> list[Point]:
         text = path.read_text(encoding="utf-8")
     except OSError as failure:
         raise UserError(f"cannot read {path}: {failure.strerror or failure}") from failure
+    except UnicodeDecodeError as failure:
+        raise UserError(f"{path}: expected the curves of a run, got something else") from failure
     whole = text[: text.rfind("\n") + 1]
-    lines = csv.reader(io.StringIO(whole, newline=""))
+    try:
+        return _points(csv.reader(io.StringIO(whole, newline="")), path)
+    except csv.Error as failure:
+        raise UserError(f"{path}: expected the curves of a run, got something else") from failure
+
+
+def _points(lines: _Reader, path: Path) -> list[Point]:
     header = next(lines, None)
     if header is None:
         return []

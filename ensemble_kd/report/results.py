@@ -14,7 +14,6 @@ from ensemble_kd.errors import UserError
 from ensemble_kd.files import write_json
 from ensemble_kd.report.contract import (
     SCHEMA,
-    Contract,
     LatencyEntry,
     PairEntry,
     PredictorEntry,
@@ -26,6 +25,7 @@ from ensemble_kd.report.contract import (
     TransferEntry,
     WorthEntry,
 )
+from ensemble_kd.report.form import expect_form
 from ensemble_kd.version import __version__
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def read_results(path: Path) -> Results:
     """Read a file that ``write_results`` wrote.
 
     Raises:
-        UserError: it is not there, not whole, or of another schema.
+        UserError: it is not there, not whole, of another schema or of another form.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -207,9 +207,9 @@ def read_results(path: Path) -> Results:
     if schema != SCHEMA:
         earlier = ", of an earlier version: run it again" if schema in range(SCHEMA) else ""
         raise UserError(f"{path}: expected schema {SCHEMA}, got {schema!r}{earlier}")
-    missing = sorted(Contract.__required_keys__ - set(content))
-    if missing:
-        raise UserError(f"{path}: expected the key {missing[0]!r}, which is not there")
+    expect_form(content, Results, path)
+    if "student" not in content["predictors"]:
+        raise UserError(f"{path}: predictors: expected the key 'student', which is not there")
     return cast(Results, content)
 
 

@@ -7,10 +7,11 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ensemble_kd.errors import UserError
 from ensemble_kd.files import write_json
+from ensemble_kd.report.form import expect_form
 from ensemble_kd.report.roles import ALONE
 
 if TYPE_CHECKING:
@@ -27,6 +28,59 @@ LONGEST = 2000
 """Characters of a text that are kept."""
 WIDEST = 64
 """Values of a vector that are kept."""
+
+
+Said = TypedDict("Said", {"class": str, "probability": float})
+
+
+class Kind(TypedDict):
+    """What every input has."""
+
+    kind: str
+
+
+class Image(Kind):
+    """A picture, in base64."""
+
+    png: str
+    width: int
+    height: int
+
+
+class Text(Kind):
+    """A text, and which of its parts the sample is."""
+
+    parts: list[str]
+    word: int | None
+
+
+class Table(Kind):
+    """Values as the networks see them, some of ``count``."""
+
+    values: list[float | None]
+    count: int
+
+
+KINDS: Mapping[str, type[Kind]] = {"image": Image, "text": Text, "table": Table, "other": Kind}
+
+
+class Sample(TypedDict):
+    """One of ``shown_samples``; its input is of one of the ``KINDS``."""
+
+    index: int
+    place: int | None
+    target: str | None
+    against: str
+    kl: float | None
+    said: dict[str, Said]
+    input: Kind
+
+
+class Samples(TypedDict):
+    """The content of ``samples.json``."""
+
+    schema: int
+    samples: list[Sample]
 
 
 def shown_samples(
@@ -109,7 +163,13 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA:
         raise UserError(f"{path}: expected schema {SCHEMA}, got {schema!r}")
+    expect_form(content, Samples, path)
     samples: list[dict[str, Any]] = content["samples"]
+    for place, sample in enumerate(samples):
+        own, key = sample["input"], f"samples.{place}.input"
+        if own["kind"] not in KINDS:
+            raise UserError(f"{path}: {key}.kind: expected {', '.join(KINDS)}, got {own['kind']!r}")
+        expect_form(own, KINDS[own["kind"]], path, key)
     return samples
 
 

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from ensemble_kd.report.contract import Results
 from ensemble_kd.report.results import read_results
+from ensemble_kd.sweep_job import FAILURE
 
 SEED = "seed"
 OVERRIDES = ".hydra/overrides.yaml"
@@ -68,11 +69,18 @@ def _read_job(path: Path, root: Path) -> Job:
         settings = {key.lstrip("+~"): value for key, _, value in pairs}
         settings.pop(SEED, None)
         if not (path / "results.json").exists():
-            reason = "it failed, was stopped or is still running: no results.json"
-            return Job(path, folder, settings, None, reason)
+            return Job(path, folder, settings, None, _why_not(path))
         return Job(path, folder, settings, read_results(path / "results.json"))
     except Exception as failure:  # whatever one job left must not hide the others
         return Job(path, folder, settings, None, " ".join(str(failure).split()))
+
+
+def _why_not(path: Path) -> str:
+    """Why a job has no results, as far as it could say so itself."""
+    failure = path / FAILURE
+    if failure.exists():
+        return f"it failed: {' '.join(failure.read_text(encoding='utf-8').split())}"
+    return "it failed, was stopped or is still running: no results.json"
 
 
 def _without_repeats(jobs: Sequence[Job]) -> list[Job]:

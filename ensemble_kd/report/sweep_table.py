@@ -94,10 +94,12 @@ def _judged(entry: AgainstEntry | None, metric: Metric) -> list[str]:
 
 
 def _print_metrics(console: Console, sweep: Sweep) -> None:
-    """The student by every metric, and its churn; not for a sweep without labels."""
+    """The student by every metric, and its churn; nothing where neither is known."""
     groups = sweep["groups"]
     known = [m for m in METRICS.values() if any(_test(g, STUDENT, m) for g in groups)]
     churned = any(group["churn"].get(STUDENT) for group in groups)
+    if not known and not churned:
+        return
     columns = ["setting", *(metric.title for metric in known), *(["churn"] if churned else [])]
     rows = []
     for group in groups:

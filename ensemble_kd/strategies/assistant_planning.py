@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ensemble_kd.build import Node
 from ensemble_kd.errors import UserError
+from ensemble_kd.opening import expect_labels
 from ensemble_kd.settling import Changes, LayOut, Settled, TryOut
 from ensemble_kd.stage import derived_seed
 from ensemble_kd.strategies.assistant_candidates import (
@@ -114,11 +115,12 @@ class AssistantPlanning:
         return DIRECT if self.open else None
 
     def check(self, plan: Plan, lay_out: LayOut) -> None:
-        """See that there are candidates, that they can be trained, and that the budget suffices.
+        """See that there are candidates that can be trained, a budget, and labels to judge by.
 
         Raises:
             UserError: one of these is not so.
         """
+        expect_labels(plan.data, "strategy.assistants=auto")
         for candidate in _Inquiry(self, plan).candidates:
             lay_out(_chain((candidate,)))
 

@@ -11,12 +11,15 @@ import pytest
 import pytorch_lightning
 import torch
 from hydra import compose, initialize_config_dir
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ensemble_kd.build import build
+from ensemble_kd.fitting import make_trainer
 from ensemble_kd.paths import conf_dir
 
 TRAINERS = sorted(path.stem for path in (conf_dir() / "trainer").glob("*.yaml"))
@@ -119,6 +122,29 @@ def test_ddp_spawns_processes_that_talk_over_gloo_without_a_card(
     assert getattr(strategy.launcher, "_start_method", None) == "spawn"
     assert (trainer.num_devices, trainer.world_size) == (2, 2)
     assert strategy._get_process_group_backend() == "gloo"
+
+
+@pytest.mark.parametrize("name", ["cpu", "ddp"])
+def test_a_run_inside_a_slurm_job_starts_its_processes_itself(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "x", "SLURM_PROCID": "0"}.items():
+        monkeypatch.setenv(key, value)
+    (tmp_path / "srun").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    try:
+        trainer = make_trainer(plain(composed(tmp_path, trainer=name), "trainer"), 1)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert trainer.world_size == (2 if name == "ddp" else 1)
+    environments = [
+        part
+        for part in vars(trainer._accelerator_connector).values()
+        if isinstance(part, ClusterEnvironment)
+    ]
+    assert environments
+    assert {type(environment) for environment in environments} == {LightningEnvironment}
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")

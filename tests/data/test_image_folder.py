@@ -275,5 +275,5 @@ def test_a_run(images: Path, command: Callable[..., int]) -> None:
     )
     assert said == 0
     results = json.loads(Path("run/results.json").read_text())
-    assert results["schema"] == 1
+    assert results["schema"] == 2
     assert {"student", "teacher/0"} <= set(results["predictors"])

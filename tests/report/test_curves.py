@@ -80,11 +80,13 @@ def test_an_empty_file_has_no_points(path: Path) -> None:
         ("a,b\n1,2\n", "expected the columns stage,epoch,name,value, got a,b"),
         ("stage,epoch,name,value\ns,0,n,1\ns,one,n,2\n", "line 3: expected stage,epoch,name,value"),
         ("stage,epoch,name,value\ns,0,n\n", "line 2: expected stage,epoch,name,value"),
+        (b"\xff\xfe\x00\n", "expected the curves of a run"),
+        (b"stage,epoch,name,value\n" + b"x" * 200_000 + b"\n", "expected the curves of a run"),
     ],
 )
-def test_something_else_is_one_clear_line(path: Path, text: str, message: str) -> None:
+def test_something_else_is_one_clear_line(path: Path, text: str | bytes, message: str) -> None:
     path.parent.mkdir()
-    path.write_text(text)
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(UserError, match=message):
         read_points(path)
 

@@ -211,11 +211,33 @@ def test_what_was_written_is_read_again_and_the_same_bytes_each_time(tmp_path: P
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "other.json").read_bytes()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 7, "samples": []}'])
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("kl", "x", "samples.0.kl: expected a number, got"),
+        ("said", {"student": 3}, "samples.0.said.student: expected keys and values, got 3"),
+        ("input", {"kind": "sound"}, "samples.0.input.kind: expected image, text, table, other"),
+        ("input", {"kind": "text", "word": 0}, "samples.0.input: expected the key 'parts'"),
+    ],
+)
+def test_a_sample_that_is_wrong_inside_is_refused(
+    tmp_path: Path, key: str, value: object, message: str
+) -> None:
+    said = predictions(1)
+    shown = shown_samples(said, batches(torch.randn(1, 1, 8, 8), said.index))
+    write_samples([shown[0] | {key: value}], tmp_path / "samples.json")
+    with pytest.raises(UserError, match=message):
+        read_samples(tmp_path / "samples.json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"schema": 7, "samples": []}', '{"schema": 1}', '{"schema": 1, "samples": 3}'],
+)
 def test_something_else_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "samples.json"
     path.write_text(text)
-    with pytest.raises(UserError, match=r"samples\.json: expected"):
+    with pytest.raises(UserError, match=r"samples\.json: .*expected"):
         read_samples(path)
     with pytest.raises(UserError, match="cannot read"):
         read_samples(tmp_path / "none.json")

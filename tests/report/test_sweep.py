@@ -130,6 +130,20 @@ def test_lists_every_job_and_names_those_without_results(sweep: Path) -> None:
     assert "expected the JSON of a run" in found["missing"][1]["reason"]
 
 
+def test_a_job_that_failed_says_why(make_job: MakeJob) -> None:
+    folder = make_job("0", ["seed=0"], None)
+    (folder / "0" / "failure.txt").write_text("the loss term 'soft' became nan\n")
+    (job,) = read_jobs(folder)
+    assert job.reason == "it failed: the loss term 'soft' became nan"
+
+
+def test_a_job_without_a_student_is_left_out(make_job: MakeJob, make_results: MakeResults) -> None:
+    results = make_results()
+    del results["predictors"]["student"]
+    (job,) = read_jobs(make_job("0", ["seed=0"], results))
+    assert "predictors: expected the key 'student'" in job.reason
+
+
 def test_a_seed_that_comes_twice_counts_once(make_job: MakeJob, make_results: MakeResults) -> None:
     """A sweep that was run again must not look like one with twice as many seeds."""
     for number, accuracy in enumerate([0.90, 0.91, 0.92]):
@@ -199,6 +213,21 @@ def test_draws_a_dot_per_seed_a_bar_at_the_mean_and_the_verdict(sweep: Path) -> 
     against = summary["groups"][0]["against"][CONTROL]
     lines = [np.asarray(line.get_xdata()).tolist() for line in figure.axes[0].lines]
     assert [100 * against["low"], 100 * against["high"]] in lines
+
+
+def test_without_labels_there_is_no_table_of_metrics(
+    make_job: MakeJob, make_results: MakeResults
+) -> None:
+    results: dict[str, Any] = {**make_results()}
+    unknown = dict.fromkeys(results["predictors"]["student"]["test"]) | {"n": 0, "recall": []}
+    results["predictors"] = {
+        name: {**entry, "val": unknown, "test": unknown}
+        for name, entry in results["predictors"].items()
+    }
+    file = io.StringIO()
+    report_sweep(make_job("0", ["seed=0"], results), file)
+    assert "test accuracy in %" in file.getvalue()
+    assert "students on the test split" not in file.getvalue()
 
 
 def test_seeds_alone_are_one_group(make_job: MakeJob, make_results: MakeResults) -> None:

@@ -81,6 +81,9 @@ def _values(given: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> l
         name = str(column.get("column", f"input {place}"))
         if "is" in column:
             name += f" is {column['is']}"
+        if value is None:  # JSON knows no number that is not finite
+            shown.append(Shown(name, "\N{EN DASH}"))
+            continue
         own = value * column.get("std", 1.0) + column.get("mean", 0.0)
         shown.append(Shown(name, f"{own:.4g}"))
     left = given.get("count", len(shown)) - len(shown)

@@ -11,9 +11,9 @@ from ensemble_kd.report.page.parts import (
     Section,
     Table,
     count,
-    decimals,
     sentence,
 )
+from ensemble_kd.report.page.parts import signed as signs
 from ensemble_kd.report.page.sweep_content import Swept
 from ensemble_kd.report.svg import Drawing, Mark, element, row_chart
 from ensemble_kd.report.svg import Row as Bar
@@ -150,7 +150,7 @@ def _setting(sweep: Swept, place: int, reference: str | None) -> Row:
             *cells,
             spread_of_gain(sweep, key),
             sentence(low, " to ", high) if known else low,
-            numbers.show((*key, "effect_size"), lambda value: decimals(value)[:-1]),
+            numbers.show((*key, "effect_size"), lambda value: signs(value, 2)),
             numbers.show((*key, "p_holm"), p_value),
             called(found["verdict"]),
             element("small", {"class": "why"}, found["sentence"]),

@@ -10,6 +10,7 @@ from typing import cast
 
 from ensemble_kd.errors import UserError
 from ensemble_kd.report.contract import Results
+from ensemble_kd.report.form import expect_form
 from ensemble_kd.report.page.parts import Numbers, percent, signed
 from ensemble_kd.report.results import read_results
 from ensemble_kd.report.sweep_contract import SCHEMA, GroupEntry, Sweep
@@ -82,9 +83,7 @@ def read_sweep(folder: Path) -> Swept:
     schema = said.get("schema") if isinstance(said, dict) else None
     if schema != SCHEMA:
         raise UserError(f"{path}: expected schema {SCHEMA}, got {schema!r}")
-    missing = sorted(Sweep.__required_keys__ - set(said))
-    if missing:
-        raise UserError(f"{path}: expected the key {missing[0]!r}, which is not there")
+    expect_form(said, Sweep, path)
     content = cast(Sweep, said)
     folders = [job["folder"] for job in content["jobs"]]
     return Swept(

@@ -22,6 +22,7 @@ from ensemble_kd.report.page.parts import (
     sentence,
 )
 from ensemble_kd.report.roles import in_order, role
+from ensemble_kd.report.spared import spared
 from ensemble_kd.report.svg import Drawing, Mark, row_chart
 from ensemble_kd.report.svg import Row as Bar
 from ensemble_kd.report.svg.frame import points as points_tick
@@ -86,7 +87,7 @@ def teachers(run: Run) -> Section | None:
     return Section(
         "teachers",
         "Teachers",
-        lead=worth_sentence(worth) if worth else "",
+        lead=spared(worth),
         panels=_worth_panels(worth),
         tables=tables,
         note="Shapley value: what a teacher adds to the ensemble's accuracy, on average over all "
@@ -95,36 +96,6 @@ def teachers(run: Run) -> Section | None:
         "the others. Bars are one standard error on each side."
         if worth
         else "",
-    )
-
-
-def worth_sentence(worth: Mapping[str, Mapping[str, float | None]]) -> str:
-    """Which teacher could be left out, and which is worth most, in one sentence.
-
-    Args:
-        worth: ``worth`` of ``results.json``.
-    """
-    alone = {
-        name: value
-        for name in in_order(worth)
-        if (value := worth[name]["leave_one_out"]) is not None
-    }
-    if not alone:
-        return ""
-    least, most = min(alone, key=lambda n: alone[n]), max(alone, key=lambda n: alone[n])
-    error = worth[least]["leave_one_out_error"] or 0.0
-    certain = abs(alone[least]) > 2 * error
-    if alone[least] < 0:
-        return (
-            f"Without {least} the ensemble would be {-100 * alone[least]:.1f} points better on the "
-            f"validation split{': leave it out' if certain else ', though that may be chance'}."
-        )
-    if alone[least] == 0:
-        return f"Without {least} the ensemble would be as good on the validation split."
-    doubt = "" if certain else ", though not all of that is certain"
-    return (
-        f"Every teacher earns its place on the validation split{doubt}: leaving one out costs the "
-        f"ensemble {100 * alone[least]:.1f} points ({least}) to {100 * alone[most]:.1f} ({most})."
     )
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from ensemble_kd.report.page.parts import decimals, duration, octets, points, size, times
-from ensemble_kd.report.page.teachers import worth_sentence
 from ensemble_kd.report.page.write import TEMPLATES
 from ensemble_kd.report.svg.element import short
 from ensemble_kd.report.svg.frame import compact
@@ -43,30 +42,6 @@ def test_numbers_are_written_as_people_read_them(
     form: Callable[[float], str], value: float, text: str
 ) -> None:
     assert form(value) == text
-
-
-@pytest.mark.parametrize(
-    ("alone", "expected"),
-    [
-        ([0.02, 0.03], "Every teacher earns its place on the validation split: "),
-        ([0.005, 0.03], "though not all of that is certain: leaving one out costs"),
-        ([0.0, 0.03], "Without teacher/0 the ensemble would be as good"),
-        (
-            [-0.005, 0.03],
-            "would be 0.5 points better on the validation split, though that may be chance.",
-        ),
-        ([-0.05, 0.03], "would be 5.0 points better on the validation split: leave it out."),
-        ([None, None], ""),
-    ],
-)
-def test_one_sentence_says_which_teacher_could_go(alone: list[float | None], expected: str) -> None:
-    worth = {
-        f"teacher/{place}": {"leave_one_out": value, "leave_one_out_error": 0.004}
-        for place, value in enumerate(alone)
-    }
-    said = worth_sentence(worth)
-    assert expected in said
-    assert bool(said) == bool(expected)
 
 
 def luminance(colour: str) -> float:

@@ -206,7 +206,7 @@ def test_a_training_that_diverged_is_drawn_as_far_as_it_came(
 def test_a_sample_is_shown_as_what_it_is(make_run: MakeRun, read_page: Any) -> None:
     folder = make_run()
     samples = read_samples(folder / "samples.json")
-    samples[0]["input"] = {"kind": "table", "values": [1.0, -2.0, 0.5], "count": 40}
+    samples[0]["input"] = {"kind": "table", "values": [1.0, -2.0, 0.5, None], "count": 40}
     samples[1]["input"] = {"kind": "text", "parts": ["New", "York"], "word": 1}
     samples[2]["input"] = {"kind": "other"}
     samples[3] |= {"target": None, "kl": None, "place": 7}
@@ -219,7 +219,15 @@ def test_a_sample_is_shown_as_what_it_is(make_run: MakeRun, read_page: Any) -> N
     (folder / "student" / "inputs.json").write_text(json.dumps({"inputs": columns}))
     page = read_page(write_run_page(folder))
     text = " ".join(page.text.split())
-    for expected in ("age 35", "town is Ulm -2", "input 2 0.5", "37 more", "place 7", "KL ∞"):
+    for expected in (
+        "age 35",
+        "town is Ulm -2",
+        "input 2 0.5",
+        "input 3 \N{EN DASH}",
+        "36 more",
+        "place 7",
+        "KL ∞",
+    ):
         assert expected in text
     images = [given for tag, given in page.tags if tag == "img"]
     assert len(images) == 9

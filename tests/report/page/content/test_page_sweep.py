@@ -59,6 +59,19 @@ def test_every_number_is_that_of_the_sweep(make_sweep: MakeSweep, read_page: Any
         assert f"jobs.{job}.gain.control/no_teacher.test" in keys
 
 
+@pytest.mark.parametrize(("effect", "written"), [(0.687, "+0.69"), (-1.2, "\N{MINUS SIGN}1.20")])
+def test_an_effect_is_rounded_and_signed(
+    make_sweep: MakeSweep, read_page: Any, effect: float, written: str
+) -> None:
+    folder = make_sweep()
+    content = json.loads((folder / "sweep.json").read_text())
+    content["groups"][0]["against"]["control/no_teacher"]["effect_size"] = effect
+    (folder / "sweep.json").write_text(json.dumps(content))
+    page = read_page(write_sweep_page(folder))
+    key = "groups.0.against.control/no_teacher.effect_size"
+    assert [text for own, _, text in page.figures if own == key] == [written]
+
+
 def test_a_verdict_stands_in_words_and_not_in_colour_alone(
     make_sweep: MakeSweep, read_page: Any
 ) -> None:

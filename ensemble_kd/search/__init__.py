@@ -1,0 +1,1 @@
+"""Searching for good values with Optuna: ``python -m ensemble_kd.search``."""
