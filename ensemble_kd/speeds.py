@@ -6,7 +6,6 @@ split of the run.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ensemble_kd.artefact import Artefact, read_artefact
+from ensemble_kd.commands import Parser, status
 from ensemble_kd.config import install_resolvers, plain
 from ensemble_kd.errors import UserError
 from ensemble_kd.networks.early_exit import EarlyExit
@@ -43,18 +43,14 @@ class Point(NamedTuple):
     layers: float
 
 
-def main() -> None:
-    """The command line; exit status 2 for a user's mistake."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    """The command line; returns its exit status, 2 for a user's mistake."""
+    parser = Parser(prog="python -m ensemble_kd.speeds", description=__doc__)
     parser.add_argument("run", type=Path, help="the folder of a run")
     parser.add_argument("--speeds", type=float, nargs="+", default=SPEEDS, metavar="SPEED")
     parser.add_argument("--split", choices=("val", "test"), default="val")
     asked = parser.parse_args()
-    try:
-        show(asked.run, asked.speeds, asked.split)
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        sys.exit(2)
+    return status(lambda: show(asked.run, asked.speeds, asked.split))
 
 
 def show(run: Path, speeds: Sequence[float] = SPEEDS, split: str = "val") -> None:
@@ -163,4 +159,4 @@ def _config(run: Path) -> DictConfig:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

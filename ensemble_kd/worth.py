@@ -6,7 +6,6 @@ runs.
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ensemble_kd.coalitions import Coalitions, all_coalitions, drawn_coalitions
+from ensemble_kd.commands import Parser, status
 from ensemble_kd.errors import UserError
 from ensemble_kd.functional import log_mean_probabilities, log_probabilities, spread
 from ensemble_kd.predictions import Predictions, read_predictions
@@ -221,17 +221,13 @@ def _accuracy(logits: Tensor, said: Predictions) -> float:
     return float((logits.argmax(-1) == said.target)[known].double().mean())
 
 
-def main() -> None:
-    """The command line; exit status 2 for a user's mistake."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    """The command line; returns its exit status, 2 for a user's mistake."""
+    parser = Parser(prog="python -m ensemble_kd.worth", description=__doc__)
     parser.add_argument("run", type=Path, help="the folder of a run")
     asked = parser.parse_args()
-    try:
-        show(asked.run)
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        sys.exit(2)
+    return status(lambda: show(asked.run))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,13 +11,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from ensemble_kd.cache.manifest import MANIFEST, DamagedError, read_manifest
 from ensemble_kd.cache.record import verify
 from ensemble_kd.cache.shelf import Shelf
 from ensemble_kd.cache.stock import Entry, discard, entries
 from ensemble_kd.cache.writer import megabytes
+from ensemble_kd.commands import Parser, status
 from ensemble_kd.errors import UserError
 
 SUBFOLDER = "outputs"
@@ -27,43 +27,30 @@ DAY = 86400.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit status."""
     chosen = _parser().parse_args(arguments)
+    return status(lambda: _carried_out(chosen))
+
+
+def _carried_out(chosen: argparse.Namespace) -> int:
     root = chosen.root or Path(os.environ.get("ENSEMBLE_KD_STORE") or "outputs/store")
     folder: Path = root / SUBFOLDER
-    try:
-        if chosen.root is not None and not root.is_dir():
-            raise UserError(f"--root must be a folder that is there, got {root}")
-        if chosen.command == "ls":
-            return _list(folder)
-        if chosen.command == "verify":
-            return _verify(folder)
-        return _collect(folder, chosen.older_than, chosen.yes)
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # Whoever read the output has gone; without this, Python would complain on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-
-
-class _OneLine(argparse.ArgumentParser):
-    """Mistakes in one line, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
+    if chosen.root is not None and not root.is_dir():
+        raise UserError(f"--root must be a folder that is there, got {root}")
+    if chosen.command == "ls":
+        return _list(folder)
+    if chosen.command == "verify":
+        return _verify(folder)
+    return _collect(folder, chosen.older_than, chosen.yes)
 
 
 def _parser() -> argparse.ArgumentParser:
-    shared = _OneLine(add_help=False)
+    shared = Parser(add_help=False)
     shared.add_argument(
         "--root",
         type=Path,
         metavar="FOLDER",
         help="the store; default: $ENSEMBLE_KD_STORE, or else outputs/store",
     )
-    parser = _OneLine(
+    parser = Parser(
         prog="python -m ensemble_kd.cache", description="What is kept of teachers' outputs."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="ls|verify|gc")

@@ -8,12 +8,11 @@ written anew. Status 2 for a user's mistake.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from ensemble_kd.commands import Parser, status
 from ensemble_kd.errors import UserError
 from ensemble_kd.report.sweep import Asked, report_sweep
 from ensemble_kd.report.sweep_jobs import OVERRIDES
@@ -23,39 +22,25 @@ from ensemble_kd.report.sweep_metrics import METRICS
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit status."""
     chosen = _parser().parse_args(arguments)
+    return status(lambda: _report(chosen))
+
+
+def _report(chosen: argparse.Namespace) -> None:
     asked = {name: getattr(chosen, name) for name in Asked._fields}
     given = {name: value for name, value in asked.items() if value is not None}
-    try:
-        if _is_run(chosen.folder):
-            if given:
-                raise UserError(
-                    f"--{next(iter(given))}: expected the folder of a sweep, got that of a run: "
-                    f"{chosen.folder}"
-                )
-            _report_run(chosen.folder)
-        else:
-            report_sweep(chosen.folder, asked=Asked(**given))
-        return 0
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # Whoever read the output has gone; without this, Python would complain on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-
-
-class _OneLine(argparse.ArgumentParser):
-    """Mistakes in one line, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
+    if not _is_run(chosen.folder):
+        report_sweep(chosen.folder, asked=Asked(**given))
+        return
+    if given:
+        raise UserError(
+            f"--{next(iter(given))}: expected the folder of a sweep, got that of a run: "
+            f"{chosen.folder}"
+        )
+    _report_run(chosen.folder)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _OneLine(
+    parser = Parser(
         prog="python -m ensemble_kd.report",
         description="The report on a sweep or on a run, from what lies in its folder.",
     )

@@ -7,12 +7,12 @@ hold for every trial. The same command goes on where it was stopped. Status 2 fo
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+
+from ensemble_kd.commands import Parser, status
 
 EXAMPLE = """\
 axes:
@@ -31,22 +31,9 @@ example:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit status."""
-    from ensemble_kd.errors import UserError
-
     chosen = _parser().parse_intermixed_args(arguments)
-    try:
-        _search(chosen)
-    except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on where this one stopped", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # Whoever read the output has gone; without this, Python would complain on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return 0
+    again = "interrupted: the same command goes on where this one stopped"
+    return status(lambda: _search(chosen), again)
 
 
 def _search(chosen: argparse.Namespace) -> None:
@@ -66,15 +53,8 @@ def _search(chosen: argparse.Namespace) -> None:
     Search(read_space(overrides, extra_dirs), folder, chosen.trials, tuple(extra_dirs)).run()
 
 
-class _OneLine(argparse.ArgumentParser):
-    """Mistakes in one line, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _OneLine(
+    parser = Parser(
         prog="python -m ensemble_kd.search",
         description="Find good values with few runs, by the student's validation accuracy.",
         epilog=EXAMPLE,
