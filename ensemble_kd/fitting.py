@@ -133,8 +133,9 @@ def fit(trainer: Trainer, module: LightningModule, data: LightningDataModule, st
 def _quiet() -> Iterator[None]:
     """Keep Lightning's notes on devices, its advice and its own deprecations off the terminal.
 
-    So too what it says of float16 on processors, which ``make_trainer`` sees to, and what torch
-    says of the order of steps, when a scaler of gradients leaves out the first ones as it may.
+    So too its advice to start runs by SLURM on a machine that has it, what it says of float16 on
+    processors, which ``make_trainer`` sees to, and what torch says of the order of steps, when a
+    scaler of gradients leaves out the first ones as it may.
     """
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch")]
     levels = [logger.level for logger in loggers]
@@ -144,6 +145,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*treespec, LeafSpec.*", FutureWarning)
             warnings.filterwarnings("ignore", ".*AMP with fp16 is not supported on CPU")
+            warnings.filterwarnings("ignore", ".*The `srun` command is available on your system")
             warnings.filterwarnings("ignore", ".*overridden `transfer_batch_to_device`")
             warnings.filterwarnings("ignore", ".*`lr_scheduler.step..` before `optimizer.step")
             yield

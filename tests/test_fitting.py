@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,3 +43,14 @@ def test_no_batches_cannot_be_accumulated(number: int) -> None:
     node = {**plain(compose([]).trainer, "trainer"), "accumulate_grad_batches": number}
     with pytest.raises(UserError, match=rf"expected 1 or more, got {number}$"):
         make_trainer(node, 1)
+
+
+def test_slurm_on_the_machine_is_no_reason_for_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., int]
+) -> None:
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    small = ["epochs=1", "teacher.members=[cnn_tiny]", "+trainer.limit_train_batches=2"]
+    bare = ["report.plots=false", "report.page=false", "report.onnx=false", "controls=[]"]
+    assert command(*small, *bare) == 0  # warnings are errors here
