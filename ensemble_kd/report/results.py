@@ -148,7 +148,8 @@ def verdict(results: Results) -> str:
     """One sentence: did distillation help, by how much, and how far is that to be trusted?
 
     A difference within 1.96 standard errors of two independent proportions is called unclear. Both
-    networks see the same samples, so this is on the cautious side; it is one seed in any case.
+    networks see the same samples, so this is on the cautious side; it is one seed in any case. The
+    places of a sequence are not independent of each other: there, sequences are counted.
     """
     if "control/no_teacher" not in results["predictors"]:
         return (
@@ -161,7 +162,8 @@ def verdict(results: Results) -> str:
     if a is None or b is None or n == 0:
         return "no verdict: the test split has no labels"
     gain = a - b
-    error = math.sqrt((a * (1 - a) + b * (1 - b)) / n)
+    units = min(n, results["data"].get("test", n))
+    error = math.sqrt((a * (1 - a) + b * (1 - b)) / units)
     if round(gain * n) == 0:
         word = "distillation made no difference"
     elif abs(gain) <= 1.96 * error:
@@ -171,8 +173,12 @@ def verdict(results: Results) -> str:
     side = "over" if gain > 0 else "against"
     return (
         f"{word}: {100 * gain:+.1f} points {side} the same student without teachers, "
-        f"on {n:,} test samples (one seed: not a significance test)"
+        f"on {_counted(n, units)} (one seed: not a significance test)"
     )
+
+
+def _counted(n: int, units: int) -> str:
+    return f"{n:,} test samples" if units == n else f"{n:,} places in {units:,} test samples"
 
 
 def versions() -> dict[str, str]:

@@ -254,6 +254,17 @@ def test_verdict_calls_less_than_two_standard_errors_unclear(
         assert word in verdict(make_results({"student": 0.88 + gain, "control/no_teacher": 0.88}))
 
 
+def test_verdict_counts_sequences_and_not_their_places(
+    make_results: Callable[..., Results],
+) -> None:
+    results = make_results({"student": 0.90, "control/no_teacher": 0.85})
+    assert verdict(results).startswith("distillation helped: +5.0 points")
+    results["data"]["test"] = 40
+    said = verdict(results)
+    assert said.startswith("distillation made no clear difference: +5.0 points")
+    assert "on 360 places in 40 test samples" in said
+
+
 def test_no_verdict_without_a_control(make_results: Callable[..., Results]) -> None:
     assert "controls=[no_teacher]" in verdict(make_results({"student": 0.9}))
 
