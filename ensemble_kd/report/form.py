@@ -14,6 +14,32 @@ WORDS = {str: "a text", bool: "true or false", int: "a whole number", float: "a 
 LONGEST = 60
 
 
+def read_form(path: Path, form: Any, schema: int, what: str) -> Any:
+    """What a JSON file holds, which has a number for its schema and a form.
+
+    Args:
+        path: of the file.
+        form: a ``TypedDict``, see ``expect_form``.
+        schema: that is expected.
+        what: what it should be, for messages: ``the JSON of a run``.
+
+    Raises:
+        UserError: it is not there, not whole, of another schema or of another form.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as failure:
+        raise UserError(f"cannot read {path}: {failure.strerror or failure}") from failure
+    except ValueError as failure:
+        raise UserError(f"{path}: expected {what}, got something else") from failure
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != schema:
+        earlier = ", of an earlier version: run it again" if found in range(schema) else ""
+        raise UserError(f"{path}: expected schema {schema}, got {found!r}{earlier}")
+    expect_form(content, form, path)
+    return content
+
+
 def expect_form(content: object, form: Any, path: Path, *key: str) -> None:
     """What was read must be of a form; keys that the form does not know do not matter.
 

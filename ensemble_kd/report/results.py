@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import math
 import platform
 from collections.abc import Iterable, Mapping
@@ -25,7 +24,7 @@ from ensemble_kd.report.contract import (
     TransferEntry,
     WorthEntry,
 )
-from ensemble_kd.report.form import expect_form
+from ensemble_kd.report.form import read_form
 from ensemble_kd.version import __version__
 
 if TYPE_CHECKING:
@@ -203,20 +202,10 @@ def read_results(path: Path) -> Results:
     Raises:
         UserError: it is not there, not whole, of another schema or of another form.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as failure:
-        raise UserError(f"cannot read {path}: {failure.strerror or failure}") from failure
-    except ValueError as failure:
-        raise UserError(f"{path}: expected the JSON of a run, got something else") from failure
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
-        earlier = ", of an earlier version: run it again" if schema in range(SCHEMA) else ""
-        raise UserError(f"{path}: expected schema {SCHEMA}, got {schema!r}{earlier}")
-    expect_form(content, Results, path)
+    content: Results = read_form(path, Results, SCHEMA, "the JSON of a run")
     if "student" not in content["predictors"]:
         raise UserError(f"{path}: predictors: expected the key 'student', which is not there")
-    return cast(Results, content)
+    return content
 
 
 def _version(package: str) -> str | None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ensemble_kd.errors import UserError
 from ensemble_kd.files import write_json
-from ensemble_kd.report.form import expect_form
+from ensemble_kd.report.form import expect_form, read_form
 from ensemble_kd.report.roles import ALONE
 
 if TYPE_CHECKING:
@@ -154,16 +153,7 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: it is not there, or something else.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as failure:
-        raise UserError(f"cannot read {path}: {failure.strerror or failure}") from failure
-    except ValueError as failure:
-        raise UserError(f"{path}: expected the samples of a run, got something else") from failure
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
-        raise UserError(f"{path}: expected schema {SCHEMA}, got {schema!r}")
-    expect_form(content, Samples, path)
+    content = read_form(path, Samples, SCHEMA, "the samples of a run")
     samples: list[dict[str, Any]] = content["samples"]
     for place, sample in enumerate(samples):
         own, key = sample["input"], f"samples.{place}.input"

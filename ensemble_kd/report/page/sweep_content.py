@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-from ensemble_kd.errors import UserError
 from ensemble_kd.report.contract import Results
-from ensemble_kd.report.form import expect_form
+from ensemble_kd.report.form import read_form
 from ensemble_kd.report.page.parts import Numbers, percent, signed
 from ensemble_kd.report.results import read_results
 from ensemble_kd.report.sweep_contract import SCHEMA, GroupEntry, Sweep
@@ -74,17 +71,7 @@ def read_sweep(folder: Path) -> Swept:
         UserError: there is no ``sweep.json``, or it is damaged or of another schema.
     """
     path = folder / "sweep.json"
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as failure:
-        raise UserError(f"cannot read {path}: {failure.strerror or failure}") from failure
-    except ValueError as failure:
-        raise UserError(f"{path}: expected the JSON of a sweep, got something else") from failure
-    schema = said.get("schema") if isinstance(said, dict) else None
-    if schema != SCHEMA:
-        raise UserError(f"{path}: expected schema {SCHEMA}, got {schema!r}")
-    expect_form(said, Sweep, path)
-    content = cast(Sweep, said)
+    content: Sweep = read_form(path, Sweep, SCHEMA, "the JSON of a sweep")
     folders = [job["folder"] for job in content["jobs"]]
     return Swept(
         content,
