@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from ensemble_kd.report.contract import Results
 from ensemble_kd.report.picture import FAINT, MARGIN, ROLE_COLOURS, Picture, shades, tidy
 from ensemble_kd.report.placement import Box, place_labels
-from ensemble_kd.report.roles import Role, in_order, role
+from ensemble_kd.report.roles import ALONE, Role, in_order, role
 
 WIDTH, HEIGHT = 7.5, 4.6
 SHOWN = 5
@@ -118,9 +118,9 @@ def _short(value: float) -> str:
 
 def _join(axes: Axes, spots: Mapping[str, Spot]) -> None:
     """An arrow from the control to the student: what the teachers changed."""
-    if "control/no_teacher" not in spots or "student" not in spots:
+    if ALONE not in spots or "student" not in spots:
         return
-    start, end = spots["control/no_teacher"], spots["student"]
+    start, end = spots[ALONE], spots["student"]
     axes.annotate(
         "",
         xy=(end.x, end.y),

@@ -25,6 +25,7 @@ from ensemble_kd.report.contract import (
     WorthEntry,
 )
 from ensemble_kd.report.form import read_form
+from ensemble_kd.report.roles import ALONE
 from ensemble_kd.version import __version__
 
 if TYPE_CHECKING:
@@ -150,13 +151,13 @@ def verdict(results: Results) -> str:
     networks see the same samples, so this is on the cautious side; it is one seed in any case. The
     places of a sequence are not independent of each other: there, sequences are counted.
     """
-    if "control/no_teacher" not in results["predictors"]:
+    if ALONE not in results["predictors"]:
         return (
             "no verdict: without a control there is nothing to compare with "
             "(controls=[no_teacher] adds one)"
         )
     student = results["predictors"]["student"]["test"]
-    control = results["predictors"]["control/no_teacher"]["test"]
+    control = results["predictors"][ALONE]["test"]
     a, b, n = student["accuracy"], control["accuracy"], student["n"]
     if a is None or b is None or n == 0:
         return "no verdict: the test split has no labels"

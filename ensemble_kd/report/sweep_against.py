@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from ensemble_kd.errors import UserError, nearest
 from ensemble_kd.report.contract import Results
-from ensemble_kd.report.roles import in_order, role
+from ensemble_kd.report.roles import ALONE, in_order, role
 from ensemble_kd.report.sweep_contract import AgainstEntry, BetweenEntry
 from ensemble_kd.report.sweep_metrics import Metric, value
 
 if TYPE_CHECKING:
     from ensemble_kd.statistics import Judged
 
-STUDENT, NO_TEACHER = "student", "control/no_teacher"
+STUDENT = "student"
 MOST_SETTINGS = 20
 """Of which every two are compared: 190 pairs."""
 
@@ -46,7 +46,7 @@ def find_reference(groups: Groups, asked: str | None) -> str | None:
     return asked
 
 
-def references(names: Iterable[str], first: str | None = NO_TEACHER) -> list[str]:
+def references(names: Iterable[str], first: str | None = ALONE) -> list[str]:
     """The controls among names, and ``first``, if it is among them, before them."""
     found = [name for name in in_order(names) if role(name) == "control" or name == first]
     return sorted(found, key=lambda name: name != first)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ensemble_kd.report.picture import FAINT, INK, MARGIN, ROLE_COLOURS, Picture, tidy
+from ensemble_kd.report.roles import ALONE
 from ensemble_kd.report.sweep_metrics import METRICS, Metric
 
 MOST = 40
@@ -56,7 +57,7 @@ def draw_sweep(summary: Mapping[str, Any]) -> Picture:
 
 def _write_headings(picture: Picture, summary: Mapping[str, Any], gains: bool, shown: int) -> None:
     reference, metric = summary["reference"], METRICS[summary["metric"]["name"]]
-    over = "the same student without teachers" if reference == "control/no_teacher" else reference
+    over = "the same student without teachers" if reference == ALONE else reference
     title = f"Gain over {over}" if gains else f"{metric.title} of the student"
     every = len(summary["groups"])
     best = f"; the {shown} of {every} best on validation" if shown < every else ""

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from ensemble_kd.groups import options
+from ensemble_kd.paths import conf_dir
 from ensemble_kd.report.page.content import Run
 from ensemble_kd.report.page.parts import (
     Cell,
@@ -29,14 +31,6 @@ if TYPE_CHECKING:
 STUDENT = "student"
 SURE = 1.96
 """Standard errors on each side of a 95% interval."""
-CONTROLS = {
-    "no_teacher": "without teachers",
-    "label_smoothing": "without teachers, its labels smoothed",
-    "pseudo_label": "with the ensemble's hard labels only",
-    "single_teacher": "with one teacher alone",
-    "random_teacher": "with an untrained teacher",
-    "shuffled_teacher": "with what the teachers say of other samples of the same class",
-}
 
 
 class Paired(NamedTuple):
@@ -124,9 +118,10 @@ def _table(run: Run, gains: Mapping[str, float], pairs: Mapping[str, Paired | No
         columns += ["won", "lost"]
         caption += "; won and lost: samples that only the student, only the control gets right"
     rows = []
+    said = options([conf_dir()])["control"]
     for name, gain in gains.items():
         accuracy = run.numbers.show(("predictors", name, "test", "accuracy"), percent)
-        cells: list[Cell] = [CONTROLS.get(name.split("/")[1], ""), accuracy, points(gain)]
+        cells: list[Cell] = [_told(said, name), accuracy, points(gain)]
         pair = pairs[name]
         if whole and pair is not None:
             cells += [count(pair.won), count(pair.lost)]
@@ -134,8 +129,13 @@ def _table(run: Run, gains: Mapping[str, float], pairs: Mapping[str, Paired | No
     return Table(caption, columns, rows, frozenset({1}))
 
 
+def _told(said: Mapping[str, str], name: str) -> str:
+    """What the file of a control says that it is; nothing of a user's own."""
+    return said.get(name.split("/")[1], "").partition(":")[0]
+
+
 def _single(run: Run, names: list[str]) -> Cell:
-    """The mean and the best of the students of one teacher."""
+    """The mean of the students of one teacher, and the one that is best on validation."""
     alone = {
         name: accuracy
         for name in names
@@ -144,12 +144,13 @@ def _single(run: Run, names: list[str]) -> Cell:
     }
     if len(alone) < 2:
         return ""
-    best = max(alone, key=lambda name: alone[name])
+    numbers = run.numbers
+    best = max(alone, key=lambda name: numbers.at("predictors", name, "val", "accuracy") or 0.0)
     mean = sum(alone.values()) / len(alone)
-    shown = run.numbers.show(("predictors", best, "test", "accuracy"), percent)
+    shown = numbers.show(("predictors", best, "test", "accuracy"), percent)
     return sentence(
-        f"Students of a single teacher: {percent(mean)} on average, the best of them on test ",
-        f"({best}) ",
+        f"Students of a single teacher: {percent(mean)} on average, ",
+        f"the best of them on validation ({best}) ",
         shown,
         ".",
     )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ensemble_kd.errors import UserError
+from ensemble_kd.paths import conf_dir
 from ensemble_kd.report.page import PAGE, write_run_page
 from ensemble_kd.report.page.write import LARGEST
 from ensemble_kd.report.samples import read_samples, write_samples
@@ -45,6 +46,28 @@ def test_a_whole_run_has_all_sections(run_folder: Path, read_page: Any) -> None:
     assert "Distillation helped" in page.text
     assert "220 times" in page.text  # 149,454 parameters and 678
     page.check_tables()
+
+
+@pytest.mark.parametrize("best", [0, 1])
+def test_the_best_single_teacher_is_chosen_on_validation(
+    make_run: MakeRun, read_page: Any, best: int
+) -> None:
+    def changed(results: dict[str, Any]) -> None:
+        for number in (0, 1):
+            entry = results["predictors"][f"control/single_teacher/{number}"]
+            entry["val"]["accuracy"] = 0.9 if number == best else 0.8
+            entry["test"]["accuracy"] = 0.6 if number == best else 0.7
+
+    page = read_page(write_run_page(make_run(changed)))
+    assert f"the best of them on validation (control/single_teacher/{best}) 60.0%" in page.text
+
+
+def test_what_a_control_is_stands_in_its_own_file(run_folder: Path, read_page: Any) -> None:
+    text = read_page(write_run_page(run_folder)).text
+    for path in sorted((conf_dir() / "control").glob("*.yaml")):
+        if path.stem in text:
+            comment = path.read_text().splitlines()[0].lstrip("# ").partition(":")[0]
+            assert comment in text, path.stem
 
 
 def test_every_number_is_that_of_the_results(run_folder: Path, read_page: Any) -> None:
