@@ -28,26 +28,35 @@ def main() -> None:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    from ensemble_kd.commands import full_disk
+    from ensemble_kd.distributed.ranks import Told, is_first
     from ensemble_kd.errors import UserError
     from ensemble_kd.job import launch
 
     try:
         launch(arguments)
     except UserError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
+        if not isinstance(mistake, Told):
+            print(f"error: {mistake}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
         where = f" in stage {stop}" if str(stop) else ""
-        print(
-            f"interrupted{where}: finished stages are kept in the store; "
-            "the same command goes on from there",
-            file=sys.stderr,
-        )
+        if is_first():
+            print(
+                f"interrupted{where}: finished stages are kept in the store, and so is "
+                "the last checkpoint of this one; the same command goes on from there",
+                file=sys.stderr,
+            )
         return 130
     except BrokenPipeError:
         # Whoever read the output has gone; without this, Python would complain on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as failure:
+        if (said := full_disk(failure)) is None:
+            raise
+        print(f"error: {said}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from ensemble_kd.artefact import load
 from ensemble_kd.command_line import explain
 from ensemble_kd.config import compose
+from ensemble_kd.distributed import ranks
 from ensemble_kd.errors import UserError
 from ensemble_kd.export import constructor_of
 from ensemble_kd.plan import Objects, make_plan
@@ -77,8 +78,10 @@ def distill(
         strategy=None if isinstance(strategy, str) else Given(strategy),
         teachers=list(teachers),
     )
-    run_folder = Path(folder) if folder is not None else _new_folder()
-    return carry_out(make_plan(config, data, objects), config, run_folder)
+    with ranks.group():
+        plan = ranks.together(lambda: make_plan(config, data, objects))
+        run_folder = ranks.first(lambda: _new_folder() if folder is None else Path(folder))
+        return carry_out(plan, config, run_folder)
 
 
 def _new_folder() -> Path:

@@ -17,10 +17,13 @@ from typing import Any
 
 from torch import nn
 
-from ensemble_kd.build import Node, build
-from ensemble_kd.errors import UserError
+from ensemble_kd.build import Node, build, check_network
+from ensemble_kd.errors import UserError, concealed
 from ensemble_kd.files import file_digest
 from ensemble_kd.fingerprint import code_digest, foreign_packages
+from ensemble_kd.given_files import pickled_hint
+from ensemble_kd.paths import looked_up
+from ensemble_kd.plain_files import read_json, read_yaml
 
 WEIGHTS = "weights.safetensors"
 NETWORK = "network.yaml"
@@ -62,6 +65,7 @@ class Artefact:
                     f"{self.folder / NETWORK}: the network was given as an object whose constructor"
                     " is not known: call load(folder, network=...) with one like it"
                 )
+            check_network(node, str(self.folder / NETWORK), allow)
             network = build(node, str(self.folder / NETWORK), allow)
         if not isinstance(network, nn.Module):
             raise UserError(f"{self.folder / NETWORK}: expected a network, got {network!r}")
@@ -79,9 +83,12 @@ class Artefact:
 
         try:
             missing, unexpected = load_model(module, self.folder / file, strict=False)
-        except (RuntimeError, SafetensorError) as failure:
+        except (RuntimeError, SafetensorError, OSError, ValueError, KeyError) as failure:
             reason = textwrap.shorten(str(failure), 300, placeholder=" ...")
-            raise UserError(f"{self.folder / file}: the weights do not fit: {reason}") from failure
+            raise UserError(
+                f"{self.folder / file}: the weights do not fit: {reason}"
+                f"{pickled_hint(self.folder / file)}"
+            ) from failure
         if missing or unexpected:
             raise UserError(
                 f"{self.folder / file}: the weights do not fit: "
@@ -106,14 +113,7 @@ class Artefact:
         Raises:
             UserError: the file cannot be read.
         """
-        from omegaconf import OmegaConf
-        from yaml import YAMLError
-
-        try:
-            return OmegaConf.to_container(OmegaConf.load(self.folder / NETWORK), resolve=False)
-        except (YAMLError, OSError, ValueError) as failure:
-            reason = textwrap.shorten(str(failure), 200, placeholder=" ...")
-            raise UserError(f"{self.folder / NETWORK}: not readable: {reason}") from failure
+        return read_yaml(self.folder / NETWORK)
 
 
 def write_artefact(
@@ -140,10 +140,12 @@ def write_artefact(
     OmegaConf.save(OmegaConf.create(described), folder / NETWORK)
     if companions is not None:
         save_model(companions, str(folder / COMPANIONS))
+    # Of an attempt that was cut off; it cannot hold its own digest.
+    (folder / PROVENANCE).unlink(missing_ok=True)
     present = (path for path in sorted(folder.iterdir()) if path.is_file())
     files = {path.name: file_digest(path) for path in present}
     whole = {"schema": 1, **provenance, "files": files}
-    (folder / PROVENANCE).write_text(json.dumps(whole, indent=2) + "\n")
+    (folder / PROVENANCE).write_text(concealed(json.dumps(whole, indent=2)) + "\n")
     return Artefact(folder, whole)
 
 
@@ -151,24 +153,25 @@ def read_artefact(folder: Path) -> Artefact:
     """Open an artefact and hold its files against their digests.
 
     Raises:
-        UserError: not a folder of this project, a file is missing or was changed.
+        UserError: not a folder of this project, a file is missing, was changed or leads elsewhere.
     """
     path = folder / PROVENANCE
-    if not path.is_file():
+    present = _own_files(folder)
+    if PROVENANCE not in present:
         raise UserError(f"{folder}: expected an artefact folder with {PROVENANCE}, found none")
     try:
-        provenance = json.loads(path.read_text())
+        provenance = read_json(path)
         files = dict(provenance["files"])
         if not all(isinstance(text, str) for text in (provenance["digest"], *files.values())):
             raise TypeError("digests must be text")
-    except (ValueError, KeyError, TypeError) as failure:
+    except (ValueError, KeyError, TypeError, OSError) as failure:
         raise UserError(f"{path}: expected the provenance of an artefact: {failure!r}") from failure
     for required in (WEIGHTS, NETWORK):
         if required not in files:
             raise UserError(f"{path}: expected a digest of {required}, found none")
     for name, expected in files.items():
         file = folder / name
-        if Path(name).name != name or not file.is_file():
+        if name not in present:
             raise UserError(f"{file}: expected a file of the artefact, found none")
         if file_digest(file) != expected:
             raise UserError(
@@ -176,6 +179,17 @@ def read_artefact(folder: Path) -> Artefact:
                 "the file was changed or damaged"
             )
     return Artefact(folder, provenance)
+
+
+def _own_files(folder: Path) -> set[str]:
+    """The names of the files in the folder of an artefact, none of which may lead out of it."""
+    lying = sorted(folder.iterdir()) if looked_up(folder, "artefact").is_dir() else ()
+    for file in lying:
+        if file.is_symlink():
+            raise UserError(
+                f"{file}: expected a file of the artefact, got a link: copy what it leads to"
+            )
+    return {file.name for file in lying if file.is_file()}
 
 
 def load(

@@ -2,30 +2,35 @@
 
 A node is a mapping with ``_target_``, the import path of a class, and its arguments. Nodes come
 from configs and from artefacts of strangers, so a target is looked up only inside the allow-list,
-must be a class that is defined there, and its arguments are held against its signature before it
-is called.
+must be a class of those that are meant for nodes (``targets``), and its arguments are held against
+its signature, all this before the first one is called.
 """
 
 from __future__ import annotations
 
-import collections.abc
-import importlib
 import inspect
-import types
-import typing
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, Union
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
 
 from ensemble_kd.errors import UserError, nearest
+from ensemble_kd.given_files import one_line
+from ensemble_kd.signatures import fits, hints_of, words
+from ensemble_kd.targets import (
+    ALLOWED,
+    LIBRARIES,
+    Node,
+    expect_nothing_fetched,
+    locate,
+    within,
+)
 
-Node = Mapping[str, Any]
-"""A constructor node: ``_target_`` and plain arguments, nested nodes among them."""
-
-ALLOWED = ("ensemble_kd", "torch.nn", "torch.optim", "pytorch_lightning", "torchmetrics")
-"""Packages whose classes a node may name; a user adds others with ``allow=[package]``."""
+__all__ = ["ALLOWED", "Node", "build", "check", "check_network", "locate"]
 
 _CONTROL_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_"}
+_REFUSALS = (ValueError, TypeError, RuntimeError, MemoryError, OverflowError, OSError)
+_CONVERSIONS = ("none", "partial", "object", "all")
 
 
 def build(node: Any, key: str, allow: Sequence[str] = ()) -> Any:
@@ -62,6 +67,7 @@ def check(node: Any, key: str, allow: Sequence[str] = ()) -> None:
         UserError: the first thing that is wrong, with its key.
     """
     if isinstance(node, Mapping):
+        _check_control_keys(node, key)
         for name, value in node.items():
             check(value, f"{key}.{name}", allow)
         if "_target_" in node:
@@ -73,62 +79,59 @@ def check(node: Any, key: str, allow: Sequence[str] = ()) -> None:
         raise UserError(f"{key}: expected a plain value, got the interpolation {node!r}")
 
 
-def locate(path: Any, key: str, allow: Sequence[str] = ()) -> Callable[..., Any]:
-    """The class that a ``_target_`` names.
+def check_network(node: Any, key: str, allow: Sequence[str] = ()) -> None:
+    """Hold the node of a network that came from elsewhere against what such a node may do.
+
+    It makes networks out of networks and plain values: no class of another kind is constructed,
+    even one that a configuration may name, and no file is read or fetched for it.
 
     Raises:
-        UserError: not a dotted path, not on the allow-list, not there, or not a class.
+        UserError: the first thing that is wrong, with its key.
     """
-    packages = (*ALLOWED, *allow)
-    inside = isinstance(path, str) and any(path.startswith(f"{name}.") for name in packages)
-    if not inside or any(not part.isidentifier() for part in path.split(".")):
-        raise UserError(
-            f"{key}._target_: expected a class of {', '.join(packages)}, got {path!r}"
-            " (allow=[package] adds a package)"
-        )
-    found = _find(path, key)
-    home = getattr(found, "__module__", None) or ""
-    by_user = any(f"{path}.".startswith(f"{name}.") for name in allow)
-    if not (inspect.isclass(found) or (by_user and inspect.isfunction(found))):
-        raise UserError(f"{key}._target_: expected a class, got {path!r}, which is none")
-    # A path may lead through one module into another (ensemble_kd.run.os...): what counts is the
-    # module in which the class was defined.
-    if not any(f"{home}.".startswith(f"{name}.") for name in packages):
-        raise UserError(f"{key}._target_: {path!r} is defined in {home!r}, which is not allowed")
-    return typing.cast(Callable[..., Any], found)
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            check_network(value, f"{key}.{name}", allow)
+        if "_target_" in node:
+            made = locate(node["_target_"], key, allow)
+            # Networks of transformers are made from a configuration of theirs.
+            if not within(made.__module__, ("transformers.models", *allow)):
+                if not (inspect.isclass(made) and issubclass(made, nn.Module)):
+                    raise UserError(f"{key}: expected a network, got {node['_target_']}")
+                for name in getattr(made, "begins_with", ()):
+                    if isinstance(node.get(name), str):
+                        raise UserError(
+                            f"{key}.{name}: expected null, for the weights of an artefact lie "
+                            f"beside it, got {node[name]!r}"
+                        )
+    elif isinstance(node, list | tuple):
+        for number, value in enumerate(node):
+            check_network(value, f"{key}[{number}]", allow)
 
 
-def _find(path: str, key: str) -> Any:
-    parts = path.split(".")
-    for cut in range(len(parts) - 1, 0, -1):
-        module_name = ".".join(parts[:cut])
-        try:
-            found: Any = importlib.import_module(module_name)
-        except ModuleNotFoundError as missing:
-            if missing.name is not None and f"{module_name}.".startswith(f"{missing.name}."):
-                continue
-            raise UserError(
-                f"{key}._target_: {path} needs the package {missing.name!r}: install it"
-            ) from missing
-        for number, part in enumerate(parts[cut:], start=cut):
-            if part.startswith("_") or not hasattr(found, part):
-                where = ".".join(parts[:number])
-                known = [name for name in dir(found) if not name.startswith("_")]
-                raise UserError(
-                    f"{key}._target_: {where} has no {part!r}{nearest(part, known[:200])}"
-                )
-            found = getattr(found, part)
-        return found
-    raise UserError(f"{key}._target_: no module {parts[0]!r} to find {path!r} in")
+def _check_control_keys(node: Node, key: str) -> None:
+    """What Hydra reads itself, with or without a ``_target_`` beside it."""
+    for name in ("_partial_", "_recursive_"):
+        if not isinstance(node.get(name, False), bool):
+            raise UserError(f"{key}.{name}: expected true or false, got {node[name]!r}")
+    if node.get("_convert_", "all") not in _CONVERSIONS:
+        known = ", ".join(_CONVERSIONS)
+        raise UserError(f"{key}._convert_: expected one of {known}, got {node['_convert_']!r}")
 
 
 def _check_call(node: Node, key: str, allow: Sequence[str]) -> None:
     target = locate(node["_target_"], key, allow)
     name = getattr(target, "__name__", str(target))
-    parameters = inspect.signature(target).parameters
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError as failure:
+        raise UserError(f"{key}._target_: {name} cannot be called: {failure}") from failure
     free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     given = {k: v for k, v in node.items() if k not in _CONTROL_KEYS}
+    if within(target.__module__, LIBRARIES) and not within(target.__module__, allow):
+        expect_nothing_fetched(given, key)
     for argument in given:
+        if argument == "_args_":
+            raise UserError(f"{key}._args_: expected arguments by name")
         if argument not in parameters and not free:
             hint = nearest(argument, parameters)
             raise UserError(f"{key}.{argument}: {name} takes no such argument{hint}")
@@ -140,84 +143,11 @@ def _check_call(node: Node, key: str, allow: Sequence[str]) -> None:
             )
             if required and parameter.name not in given:
                 raise UserError(f"{key}.{parameter.name}: {name} needs it, got nothing")
-    hints = _hints(target)
+    hints = hints_of(target)
     for argument, value in given.items():
         hint_type = hints.get(argument, Any)
-        if not _fits(value, hint_type, f"{key}.{argument}", allow):
-            raise UserError(f"{key}.{argument}: expected {_words(hint_type)}, got {value!r}")
-
-
-def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """The types that a class or function declares for its arguments, as far as they resolve."""
-    called = target.__init__ if inspect.isclass(target) else target
-    try:
-        return typing.get_type_hints(called)
-    except (NameError, TypeError, AttributeError):
-        return {}
-
-
-def _fits(value: Any, hint: Any, key: str, allow: Sequence[str]) -> bool:
-    """Whether a plain value or a node can be what a type hint asks for; unknown hints admit all."""
-    if hint is Any:
-        return True
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, option, key, allow) for option in arguments)
-    if origin is Literal:
-        return value in arguments
-    if hint in (None, type(None)):
-        return value is None
-    if hint is bool:
-        return isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is str:
-        return isinstance(value, str)
-    container = origin or hint
-    if isinstance(value, Mapping) and "_target_" in value:
-        return _makes(value, hint, key, allow)
-    if container in (list, tuple, collections.abc.Sequence, collections.abc.Iterable):
-        inner = arguments[0] if arguments else Any
-        return isinstance(value, list | tuple) and all(
-            _fits(item, inner, key, allow) for item in value
-        )
-    if container in (dict, collections.abc.Mapping):
-        inner = arguments[1] if len(arguments) == 2 else Any
-        return isinstance(value, Mapping) and all(
-            _fits(item, inner, key, allow) for item in value.values()
-        )
-    if inspect.isclass(hint) and hint is not Path:
-        return isinstance(value, hint)
-    return origin is not collections.abc.Callable
-
-
-def _makes(node: Node, hint: Any, key: str, allow: Sequence[str]) -> bool:
-    """Whether what a nested node constructs is an instance of a hinted class."""
-    if not inspect.isclass(hint) or node.get("_partial_") or getattr(hint, "_is_protocol", False):
-        return True
-    made = locate(node["_target_"], key, allow)
-    if hint in (dict, list, tuple, collections.abc.Mapping, collections.abc.Sequence):
-        return hint in (dict, collections.abc.Mapping)
-    return not inspect.isclass(made) or issubclass(made, hint)
-
-
-def _words(hint: Any) -> str:
-    """A type hint as a reader would say it."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_words(option) for option in arguments)
-    if origin is Literal:
-        return "one of " + ", ".join(repr(option) for option in arguments)
-    if hint in (None, type(None)):
-        return "null"
-    if origin in (list, tuple, collections.abc.Sequence):
-        return f"a list of {_words(arguments[0])}" if arguments else "a list"
-    if origin in (dict, collections.abc.Mapping):
-        return "a mapping"
-    plain = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
-    return plain.get(hint, getattr(hint, "__name__", str(hint)))
+        if not fits(value, hint_type, f"{key}.{argument}", allow):
+            raise UserError(f"{key}.{argument}: expected {words(hint_type)}, got {value!r}")
 
 
 def _explained(failure: Exception, key: str) -> Exception:
@@ -229,6 +159,8 @@ def _explained(failure: Exception, key: str) -> Exception:
         return cause
     nested = str(failure).rpartition("full_key: ")[2].strip() if "full_key" in str(failure) else ""
     where = f"{key}.{nested}" if nested else key
-    if isinstance(cause, ValueError | TypeError | RuntimeError | MemoryError | OverflowError):
-        return UserError(f"{where}: {' '.join(str(cause).split())}")
+    # What other libraries raise for a wrong argument may be anything; here it would be a mistake.
+    ours = f"call to target '{__package__}." in str(failure)
+    if isinstance(cause, _REFUSALS if ours else Exception):
+        return UserError(f"{where}: {one_line(cause)}")
     return failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ensemble_kd.errors import UserError, nearest
+from ensemble_kd.hydra_node import expect_typed
 from ensemble_kd.paths import conf_dir
+from ensemble_kd.plain_files import expect_small_options
 
 NETWORKS = "student"
 """The group whose options are networks; teachers, assistants and peers name them too."""
@@ -33,12 +36,18 @@ def compose(
         with_hydra: keep the node ``hydra``, which says where a run would write.
 
     Raises:
+        UserError: a file of the user's is too large, or allows packages by itself.
         hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException: as Hydra finds it.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import ConfigCompositionException, HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
+    for folder in extra_dirs:
+        expect_small_options(folder, [each.name for each in conf_dir().iterdir() if each.is_dir()])
     install_resolvers(extra_dirs)
     folders = ",".join(f"file://{folder.resolve()}" for folder in extra_dirs)
     searched = [f"hydra.searchpath=[{folders}]"] if folders else []
@@ -46,10 +55,22 @@ def compose(
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().hydra = None
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            return hydra_compose(
+        with (
+            warnings.catch_warnings(),
+            initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())),
+        ):
+            warnings.filterwarnings("error", "provider=")  # a folder to search is not there
+            composed = hydra_compose(
                 "config", overrides=[*searched, *overrides], return_hydra_config=with_hydra
             )
+            expect_typed(composed, overrides)
+            return composed
+    except (ValueError, TypeError, OSError, YAMLError, UserWarning) as failure:
+        if isinstance(failure, OmegaConfBaseException | HydraException | UserError):
+            raise
+        # Mistakes for which Hydra has no exception of its own: group=null, group=[1], an
+        # option whose name no file could have, a file that is no YAML.
+        raise ConfigCompositionException(str(failure)) from failure
     finally:
         GlobalHydra.instance().hydra = outer
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pytorch_lightning import Callback
+from safetensors import SafetensorError
 from torch import nn
 
-from ensemble_kd.answers import Answers
 from ensemble_kd.artefact import COMPANIONS, WEIGHTS, Artefact, snapshots_in, write_artefact
+from ensemble_kd.asking.answers import Answers
 from ensemble_kd.build import Node, build
 from ensemble_kd.callbacks import Snapshots
+from ensemble_kd.checkpoint import FOLDER, Checkpointing, Checkpoints, finished, taken_up
 from ensemble_kd.data import seen_by
+from ensemble_kd.distributed import ranks
+from ensemble_kd.errors import UserError
 from ensemble_kd.export import constructor_of, count_parameters
+from ensemble_kd.files import flush
 from ensemble_kd.origin import start
 from ensemble_kd.plan import Plan
 from ensemble_kd.rehearsal import acquaint
@@ -78,16 +84,25 @@ class Engine:
         folder: the run folder, for the loggers.
         logger: makes a Lightning logger from ``save_dir`` and ``name``; false for none.
         keeping: whether what teachers say is kept; ``auto`` if not given.
+        every_n_steps: optimiser steps from one checkpoint to the next within an epoch; None for
+            checkpoints after epochs only.
     """
 
     def __init__(
-        self, plan: Plan, store: Store, folder: Path, logger: Any, keeping: Keeping | None = None
+        self,
+        plan: Plan,
+        store: Store,
+        folder: Path,
+        logger: Any,
+        keeping: Keeping | None = None,
+        every_n_steps: int | None = None,
     ) -> None:
         self.plan = plan
         self._answers = Answers(plan, keeping or Keeping(), store.root)
         self.store = store
         self.folder = folder
         self.logger = logger
+        self.every_n_steps = every_n_steps
         there = {**plan.given, **plan.origins}
         self._networks = {name: each.network for name, each in there.items()}
         self._digests = {name: each.digest for name, each in there.items()}
@@ -120,19 +135,27 @@ class Engine:
         return self._answers.on(split, teachers, self._digests, trainer, progress)
 
     def _finish(self, stage: Stage, progress: StageProgress) -> Product:
-        digest = stage.digest(self._digests)
+        digest = ranks.agreed(stage.digest(self._digests), f"stage {stage.name}")
         learner = assemble(stage, self.plan.allow)
         ensemble = self._ensemble(stage, learner)
         acquaint(stage, learner, ensemble, next(iter(self.plan.data.val_dataloader())))
-        with self.store.locked(digest):
-            artefact = self.store.find(digest)
+        with ranks.by_first(lambda: self.store.locked(digest, progress.waiting)):
+            artefact = ranks.first(lambda: self.store.find(digest))
             if artefact is not None:
                 progress.reused(digest)
                 artefact = restored(learner, artefact)
                 return Product(stage, artefact, learner, True, 0.0, self.plan.classes)
-            with self.store.writing(digest) as unfinished:
+            with ranks.by_first(lambda: self.store.writing(digest)) as unfinished:
+                whole = ranks.first(lambda: finished(unfinished, digest))
+                if whole is not None:
+                    progress.reused(digest)
+                    restored(learner, whole)
+                    own = Artefact(self.store.folder(digest), whole.provenance)
+                    return Product(stage, own, learner, True, 0.0, self.plan.classes)
                 seconds = self._train(stage, learner, ensemble, unfinished, progress)
-                written = self._write(stage, digest, learner, unfinished, seconds)
+                written = ranks.first(
+                    lambda: self._write(stage, digest, learner, unfinished, seconds)
+                )
         artefact = Artefact(self.store.folder(digest), written.provenance)
         return Product(stage, artefact, learner, False, seconds, self.plan.classes)
 
@@ -144,8 +167,10 @@ class Engine:
         unfinished: Path,
         progress: StageProgress,
     ) -> float:
+        checkpoints = Checkpoints(unfinished / FOLDER, stage.name)
+        checkpoint = ranks.first(lambda: taken_up(unfinished, checkpoints))
         if stage.epochs == 0:
-            (unfinished / CURVES).touch()
+            ranks.first((unfinished / CURVES).touch)
             return 0.0
         self.plan.data.labelled_only = stage.labelled_only
         self.plan.data.views = stage.views
@@ -156,16 +181,25 @@ class Engine:
         recording: list[Callback] = [Curves(unfinished / CURVES, stage.name), progress]
         if stage.snapshots:
             recording.append(Snapshots(unfinished))
-        return train(
+        checkpointing = Checkpointing(checkpoints, unfinished / CURVES, self.every_n_steps)
+        # Each of several processes that train apart would need checkpoints of its own.
+        apart = learner.strategy.apart
+        silent = apart and not ranks.is_first()
+        seconds = train(
             stage,
             learner,
             self._answers.of(stage, ensemble, self._digests, progress),
             seen_by(stage.covered, self.plan.data, self.plan.classes),
             self.plan.classes if stage.covered is None else len(stage.covered),
-            callbacks=recording,
-            loggers=self._stage_loggers(stage),
+            callbacks=[] if silent else recording,
+            loggers=[] if silent else self._stage_loggers(stage),
             allow=self.plan.allow,
+            checkpointing=None if apart else checkpointing,
+            checkpoint=checkpoint,
         )
+        # Of what comes next, this process reads all and not its share.
+        self.plan.data.trainer = None
+        return seconds
 
     def _classes(self, stage: Stage) -> list[Any]:
         """What the outputs mean: names of classes, or lists of those that one covers together."""
@@ -201,11 +235,24 @@ class Engine:
             "classes": self._classes(stage),
             "seconds": round(seconds, 3),
             "versions": versions(),
+            **learner.strategy.recorded(),
         }
         node = constructor_node(stage, learner)
-        if hasattr(self.plan.data, "accompany"):
-            self.plan.data.accompany(unfinished)  # what the network needs to read: a tokenizer
-        return write_artefact(unfinished, delivered, node, provenance, learner.companions())
+        try:
+            if hasattr(self.plan.data, "accompany"):
+                self.plan.data.accompany(unfinished)  # what the network needs to read: a tokenizer
+            written = write_artefact(unfinished, delivered, node, provenance, learner.companions())
+            for path in unfinished.iterdir():
+                flush(path)
+        except (OSError, SafetensorError) as failure:
+            raise UserError(
+                f"stage {stage.name}: {unfinished} could not be written: "
+                f"{' '.join(str(failure).split())}; what was whole still is, and the same command "
+                "goes on from the last checkpoint"
+            ) from failure
+        # Not before all else is on the disk: until then it is what a next attempt goes on from.
+        shutil.rmtree(unfinished / FOLDER, ignore_errors=True)
+        return written
 
 
 def restored(learner: Learner, artefact: Artefact) -> Artefact:

@@ -32,7 +32,7 @@ class Evaluation:
     """Measures predictors on classification data.
 
     Args:
-        bins: number of bins of the calibration error, >= 1.
+        bins: number of bins of the calibration error, from 1 to 100,000.
         spans: also measure how well whole entities are found; see ``SpanF1``. Where texts were cut,
             a line on stderr says how many: entities in what was cut off do not count.
         robustness: how samples are spoilt, to see what becomes of the accuracy; None: not at all.
@@ -49,6 +49,8 @@ class Evaluation:
     ) -> None:
         if bins < 1:
             raise ValueError(f"bins must be >= 1, got {bins}")
+        if bins > 100_000:
+            raise ValueError(f"bins must be <= 100000, got {bins}")
         if not keep >= 0:
             raise ValueError(f"keep must be >= 0 megabytes, got {keep}")
         self.bins = bins

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ensemble_kd.errors import UserError
+from ensemble_kd.errors import UserError, concealed
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -71,17 +71,27 @@ def file_digest(path: Path) -> str:
     return said.hexdigest()
 
 
+def megabytes(size: int) -> str:
+    """A size to be read by people, such as ``1,234.5 MB``; small ones in bytes."""
+    return f"{size / 1e6:,.1f} MB" if size >= 10**5 else f"{size:,} bytes"
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a mapping as JSON; numbers that JSON does not know (NaN, infinities) become null."""
-    written = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
+    """Write a mapping as JSON, without NaN and infinities, which become null, and without secrets.
+
+    Secrets are those of the environment, see ``errors.concealed``.
+    """
+    written = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
     write_whole(path, written + "\n")
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _finite(inner) for key, inner in value.items()}
+        return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [_plain(inner) for inner in value]
+    if isinstance(value, str):
+        return concealed(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

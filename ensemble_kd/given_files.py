@@ -56,6 +56,18 @@ def is_pickle(file: Path) -> bool:
     return len(head) == 2 and head[0] == 0x80 and 2 <= head[1] <= 5
 
 
+def pickled_hint(file: Path) -> str:
+    """What a message adds of a file that its reader refused: that it is what pickles lie in."""
+    with file.open("rb") as opened:
+        zipped = opened.read(4) == b"PK\x03\x04"
+    if is_pickle(file) or zipped:
+        return (
+            "; it is a pickle, or what torch.save wrote: nothing is unpickled, save "
+            "network.state_dict() as safetensors"
+        )
+    return ""
+
+
 def ending(file: Path, *endings: str) -> Path:
     """A file whose name ends as it should.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +19,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_kd.command_line import explain
-from ensemble_kd.config import compose, install_resolvers
+from ensemble_kd.commands import full_disk
+from ensemble_kd.config import compose, install_resolvers, option_names
+from ensemble_kd.distributed import ranks
 from ensemble_kd.errors import UserError
-from ensemble_kd.paths import conf_dir
-from ensemble_kd.sweep_job import SweepJob, expect_launcher, is_lost_job, raise_failures
+from ensemble_kd.hydra_node import expect_harmless, swept
+from ensemble_kd.paths import conf_dir, expect_writable, looked_up
+from ensemble_kd.sweep_job import begin, expect_launcher, is_lost_job, raise_failures
 from ensemble_kd.variants import parse, values, variants
 
 if TYPE_CHECKING:
@@ -39,16 +41,20 @@ class Prepared(NamedTuple):
     Attributes:
         plan: of its job; of a sweep, of the first one.
         config: from which it was made.
-        sweep: the folder of the sweep; None for a single run.
+        folder: of the run, or of the sweep.
+        sweep: whether it is one.
     """
 
     plan: Plan
     config: DictConfig
-    sweep: Path | None
+    folder: Path
+    sweep: bool
 
 
 def launch(arguments: Sequence[str]) -> None:
     """Check a command line, then run its job or jobs.
+
+    Processes that were started together for one run all come here with the same command line.
 
     Args:
         arguments: what follows ``python -m ensemble_kd``.
@@ -57,30 +63,61 @@ def launch(arguments: Sequence[str]) -> None:
         UserError: something in it is wrong, and nothing was written; or jobs failed.
         Interrupted: Ctrl-C.
     """
+    with ranks.group():
+        _launch(arguments)
+
+
+def _launch(arguments: Sequence[str]) -> None:
     flags = _flags(arguments)
     extra_dirs = config_dirs(flags.config_dir)
     plan = not any(vars(flags)[flag] for flag in HYDRAS_OWN)
-    prepared = _checked(flags.overrides, extra_dirs, plan, flags.multirun)
+    prepared = ranks.together(lambda: _checked(flags.overrides, extra_dirs, plan, flags.multirun))
     install_resolvers(extra_dirs)
-    if prepared is None or prepared.sweep is None:
+    if prepared is None:
+        if ranks.is_first():
+            _through_hydra(_SingleRun(None), arguments, flags.overrides, extra_dirs)
+    elif prepared.sweep:
+        _sweep(prepared.folder, arguments, flags.overrides, extra_dirs)
+    else:
         run = _SingleRun(prepared)
-        _through_hydra(run, arguments, flags.overrides, extra_dirs)
+        _through_hydra(run, arguments, flags.overrides, extra_dirs, _in_one_folder(prepared))
         if run.mistake is not None:
             raise run.mistake
-    else:
-        # The folder that was looked at, not one that is named after a moment later.
-        where = QuotedString(str(prepared.sweep), Quote.single).with_quotes()
-        pinned = [f"hydra.sweep.dir={where}"]
-        try:
-            _through_hydra(SweepJob(), arguments, flags.overrides, extra_dirs, pinned)
-        except Exception as failure:
-            if not is_lost_job(failure):
-                raise
-            raise UserError(
-                f"a job was lost: {' '.join(str(failure).split())}; the others are reported by "
-                f"python -m ensemble_kd.report {prepared.sweep}"
-            ) from failure
-        raise_failures(prepared.sweep)
+
+
+def _in_one_folder(prepared: Prepared) -> list[str]:
+    """Overrides by which all processes of a group have one run folder, and the first fills it."""
+    if ranks.size() == 1:
+        return []
+    pinned = [f"hydra.run.dir={_quoted(ranks.first(lambda: prepared.folder))}"]
+    return pinned if ranks.is_first() else [*pinned, "hydra.output_subdir=null"]
+
+
+def _sweep(
+    folder: Path, arguments: Sequence[str], overrides: Sequence[str], extra_dirs: Sequence[Path]
+) -> None:
+    if ranks.size() > 1:
+        raise UserError(
+            "--multirun: a sweep starts jobs itself, and is started as one process, got "
+            f"{ranks.size()}: leave torchrun or srun out, and see hydra/launcher and trainer=ddp"
+        )
+    job = begin(folder, overrides, [*extra_dirs, conf_dir()])
+    # The folder that was looked at, not one that is named after a moment later.
+    pinned = [f"hydra.sweep.dir={_quoted(folder)}"]
+    try:
+        _through_hydra(job, arguments, overrides, extra_dirs, pinned)
+    except Exception as failure:
+        if not is_lost_job(failure):
+            raise
+        raise UserError(
+            f"a job was lost: {' '.join(str(failure).split())}; the others are reported by "
+            f"python -m ensemble_kd.report {folder}"
+        ) from failure
+    raise_failures(folder)
+
+
+def _quoted(folder: Path) -> str:
+    return QuotedString(str(folder), Quote.single).with_quotes()
 
 
 def _through_hydra(
@@ -166,22 +203,36 @@ def prepare(
     """
     try:
         whole = compose(overrides, extra_dirs, with_hydra=True)
+        expect_harmless(whole.hydra)
+        _check_swept(whole.hydra, overrides, extra_dirs)
         sweep = multirun or whole.hydra.mode == RunMode.MULTIRUN
-        folder = Path(whole.hydra.sweep.dir if sweep else whole.hydra.run.dir)
+        where = "hydra.sweep.dir" if sweep else "hydra.run.dir"
+        folder = Path(OmegaConf.select(whole, where))
+        looked_up(folder, where)
         config = _without_hydra(whole)
         if not plan:
             return None
         from ensemble_kd.plan import make_plan
         from ensemble_kd.run import refuse_finished
 
-        for job in sorted(folder.glob("*/")) if sweep else [folder]:
-            refuse_finished(job)
-        expect_writable(folder, "hydra.sweep.dir" if sweep else "hydra.run.dir")
+        if not sweep:
+            refuse_finished(folder)
+        expect_writable(folder, where)
         made = make_plan(config)
         expect_writable(Path(config.paths.store), "paths.store")
     except (HydraException, OmegaConfBaseException) as failure:
         raise UserError(explain(failure, extra_dirs, overrides)) from failure
-    return Prepared(made, config, folder if sweep else None)
+    return Prepared(made, config, folder, sweep)
+
+
+def _check_swept(
+    hydra_node: DictConfig, overrides: Sequence[str], extra_dirs: Sequence[Path]
+) -> None:
+    """Look at what the options say through which a configuration file has a sweep run."""
+    for key, swept_values in swept(hydra_node).items():
+        if option_names(key.lstrip("+~").partition("@")[0], [*extra_dirs, conf_dir()]):
+            for value in values(parse([f"{key}={swept_values}"])[0], extra_dirs):
+                expect_harmless(compose([*overrides, value], extra_dirs, with_hydra=True).hydra)
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:
@@ -195,12 +246,12 @@ class _SingleRun:
     """What Hydra calls for a single run: the very plan that was checked.
 
     Attributes:
-        mistake: what stopped it. Hydra would announce it with a line of its own, so it is kept.
+        mistake: what stopped it, where Hydra's own words or a traceback would only be noise.
     """
 
     def __init__(self, prepared: Prepared | None) -> None:
         self.prepared = prepared
-        self.mistake: UserError | None = None
+        self.mistake: Exception | None = None
 
     def __call__(self, _: DictConfig) -> float | None:
         from hydra.core.hydra_config import HydraConfig
@@ -212,7 +263,9 @@ class _SingleRun:
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
             result = carry_out(self.prepared.plan, self.prepared.config, folder)
-        except UserError as mistake:
+        except Exception as mistake:
+            if ranks.size() == 1 and not isinstance(mistake, UserError) and not full_disk(mistake):
+                raise
             self.mistake = mistake
             return None
         return result.results["predictors"]["student"]["val"]["accuracy"]
@@ -240,23 +293,7 @@ def config_dirs(config_dir: str | None) -> list[Path]:
     """
     if config_dir is None:
         return []
-    folder = Path(config_dir)
+    folder = looked_up(config_dir, "--config-dir")
     if not folder.is_dir():
         raise UserError(f"--config-dir: expected a folder, got {config_dir}")
     return [folder]
-
-
-def expect_writable(folder: Path, key: str) -> None:
-    """The nearest folder that exists must be one into which something can be put.
-
-    Raises:
-        UserError: it is not.
-    """
-    existing = folder.absolute()
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    try:
-        # The permission bits do not tell: a super-user passes them, a read-only disk has them.
-        os.rmdir(tempfile.mkdtemp(prefix=".ensemble_kd-", dir=existing))
-    except OSError as failure:
-        raise UserError(f"{key}: expected a folder that can be written, got {folder}") from failure

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ensemble_kd.errors import nearest
+from ensemble_kd.errors import UserError, nearest
 from ensemble_kd.groups import options, split
 from ensemble_kd.paths import conf_dir
 
@@ -39,6 +39,10 @@ def explain(
         line = _bad_value(error, folders)
     elif isinstance(cause, OmegaConfBaseException):
         line = _bad_value(cause, folders, str(error))
+    elif isinstance(cause, MarkedYAMLError):
+        line = f"{str(cause.problem_mark).strip()}: not readable as YAML: {cause.problem}"
+    elif isinstance(error, HydraException) and isinstance(cause, ValueError | TypeError | OSError):
+        line = _bad_choice(overrides, groups) or str(error)
     elif isinstance(error, MarkedYAMLError):
         line = f"{str(error.problem_mark).strip()}: not readable as YAML: {error.problem}"
     elif isinstance(error, HydraException):
@@ -65,7 +69,8 @@ def _bad_choice(overrides: Sequence[str], groups: Options) -> str:
     """The first override that gives a group something else than one of its options."""
     for override in overrides:
         group, _, option = override.partition("=")
-        ours = group in groups and not group.startswith("hydra/")  # plugins have options as well
+        # Plugins of Hydra have options as well, which are names too.
+        ours = group in groups and not (group.startswith("hydra/") and option.isidentifier())
         if ours and option not in groups[group]:
             return _missing_file(f"{group}/{option}", "", groups)
     return ""
@@ -147,12 +152,11 @@ def _keys(folders: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def _keys_of_file(path: Path) -> Iterator[str]:
-    from omegaconf import OmegaConf
-    from yaml import YAMLError
+    from ensemble_kd.plain_files import read_yaml
 
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError):
+        content = read_yaml(path)
+    except UserError:
         return
     if isinstance(content, Mapping):
         for entry in content.get("defaults", ()):

@@ -15,15 +15,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics.classification import MulticlassAccuracy
 
+from ensemble_kd.clipping import clip_gradients
 from ensemble_kd.descent import Descent
 from ensemble_kd.errors import UserError
+from ensemble_kd.finite import Watch
+from ensemble_kd.means import Means
 from ensemble_kd.networks.compiled import compiling
 from ensemble_kd.objectives import Objective
 from ensemble_kd.strategies.strategy import Strategy, learning, objectives
 from ensemble_kd.teachers.ensemble import Ensemble
 from ensemble_kd.types import UNLABELLED, Batch, Progress, Turn, as_output, labelled
 
-_PLAIN = frozenset({"_current_fx_name", "steps_taken", "_pending", "_counted"})
+_PLAIN = frozenset({"_current_fx_name", "steps_taken", "_pending", "_batch"})
 """Attributes that are no parameters, modules or buffers, and set in every step."""
 
 
@@ -67,7 +70,12 @@ class DistillationModule(LightningModule):
         self.automatic_optimization = len(self.player_names) == 1
         self.accuracies = nn.ModuleDict(
             {
-                name: MulticlassAccuracy(classes, average="micro", ignore_index=UNLABELLED)
+                name: MulticlassAccuracy(
+                    classes,
+                    average="micro",
+                    ignore_index=UNLABELLED,
+                    sync_on_compute=not strategy.apart,  # each process has a network of its own
+                )
                 for name in self.predictors()
             }
         )
@@ -75,8 +83,9 @@ class DistillationModule(LightningModule):
         self.compiled = compiled
         self._settling: tuple[Objective, ...] = ()
         self._compiling = ExitStack()
-        self._sums: dict[str, Tensor] = {}
-        self._counted = 0.0
+        self._means = Means()
+        self._batch = 0
+        self._watch = Watch()
         self._pending: Iterator[Turn] = iter(())
 
     def predictors(self) -> dict[str, nn.Module]:
@@ -140,7 +149,8 @@ class DistillationModule(LightningModule):
         """Play the turns of one batch; in automatic mode the trainer does the descending."""
         turns = self.strategy.turns(self.student, self.teachers, batch, self.progress())
         weight = self._weight(batch, batch_idx)
-        self._counted += 1.0 if weight is None else weight
+        self._batch = batch_idx
+        self._means.count(weight)
         if self.automatic_optimization:
             loss = self._total(next(turns), weight)
             self._pending = turns
@@ -168,7 +178,7 @@ class DistillationModule(LightningModule):
         number = [each is optimizer for each in self.trainer.optimizers].index(True)
         clip = self._descent(self.player_names[number]).clip
         if clip is not None:
-            self._clip(optimizer, clip, "norm")
+            clip_gradients(self, optimizer, clip, "norm")
 
     def configure_gradient_clipping(
         self,
@@ -179,7 +189,7 @@ class DistillationModule(LightningModule):
         """Clip as the player's descent says; in automatic mode the trainer calls this."""
         clip = self._descent(self.player_names[0]).clip or gradient_clip_val
         if clip is not None:
-            self._clip(optimizer, clip, gradient_clip_algorithm or "norm")
+            clip_gradients(self, optimizer, clip, gradient_clip_algorithm or "norm")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accuracy of every network that learns, on the labelled samples."""
@@ -197,6 +207,22 @@ class DistillationModule(LightningModule):
                 on_epoch=True,
                 batch_size=len(batch.index),
             )
+
+    def look(self) -> None:
+        """See that all loss terms up to now are finite.
+
+        Raises:
+            UserError: one is not; the message names it and its batch.
+        """
+        self._watch.look(self._hint())
+
+    def running(self) -> dict[str, Any]:
+        """What becomes the means of this epoch, as tensors and plain values."""
+        return self._means.state()
+
+    def take_up(self, running: Mapping[str, Any]) -> None:
+        """Go on with what ``running`` said in the process that was cut off."""
+        self._means.take_up(running, self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Progress is part of what is saved."""
@@ -242,46 +268,29 @@ class DistillationModule(LightningModule):
         optimizers[number].step()
         return number
 
-    def _clip(self, optimizer: Optimizer, clip: float, algorithm: str) -> None:
-        """Clip the gradients of an optimiser by their norm, or value by value."""
-        if not getattr(optimizer, "_step_supports_amp_scaling", False):
-            self.clip_gradients(optimizer, clip, algorithm)
-            return
-        # A fused optimiser divides by the scale itself, when it steps. Gradients are still scaled
-        # here, which the trainer takes for a reason not to clip.
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        parameters = [each for group in optimizer.param_groups for each in group["params"]]
-        limit = clip if scaler is None else clip * scaler.get_scale()
-        if algorithm == "norm":
-            nn.utils.clip_grad_norm_(parameters, limit)
-        elif all(bool(p.grad.isfinite().all()) for p in parameters if p.grad is not None):
-            # What is not finite stays so, for the scaler has yet to see it.
-            nn.utils.clip_grad_value_(parameters, limit)
-
     def _descent(self, player: str) -> Descent:
         return self.descents.get(player, self.descents["default"])
 
     def _total(self, turn: Turn, weight: float | None) -> Tensor:
         """The sum of a turn's terms; they and what was measured are remembered by name."""
-        for name, value in (*turn.terms.items(), *turn.measured.items()):
+        seen = {
             # A term that names its owner (peer/1/soft) keeps its name.
-            key = name if "/" in name else f"{turn.player}/{name}"
-            seen = value.detach() if weight is None else value.detach() * weight
-            self._sums[key] = self._sums[key] + seen if key in self._sums else seen
+            name if "/" in name else f"{turn.player}/{name}": value.detach()
+            for name, value in (*turn.terms.items(), *turn.measured.items())
+        }
+        self._watch.note(seen, self.trainer.current_epoch, self._batch, self._hint())
+        self._means.add(seen, weight)
         total = functools.reduce(operator.add, turn.terms.values())
         return total if weight is None else total * weight
 
+    def _hint(self) -> str:
+        """What helps against numbers that are too large for their format, where that may be it."""
+        return "trainer.precision=bf16-mixed, " * (self.trainer.precision == "16-mixed")
+
     def _log_means(self) -> None:
-        for name, total in self._sums.items():
-            mean = total / self._counted
-            if not torch.isfinite(mean):
-                wider = "trainer.precision=bf16-mixed, " * (self.trainer.precision == "16-mixed")
-                raise UserError(
-                    f"the loss term {name!r} became {mean.item()} in epoch {self.current_epoch}: "
-                    f"lower optimizer.lr, set optimizer.clip, {wider}or look at the data"
-                )
+        self.look()
+        for name, mean in self._means.taken():
             self.log(name, mean, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
-        self._sums, self._counted = {}, 0.0
 
     @staticmethod
     def _as_list(one_or_many: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from ensemble_kd.artefact import read_artefact
 from ensemble_kd.errors import UserError
 from ensemble_kd.networks.layer_map import from_layers
 from ensemble_kd.networks.prepared import Prepared, inside
+from ensemble_kd.stage import Stage
 from ensemble_kd.taught import Taught
 from ensemble_kd.teachers import Translated
 from ensemble_kd.teachers.sources.tokenizers import settings_in, settings_of
@@ -103,6 +105,19 @@ def start(
         from_layers(student, network, origin.layers)
     except (ValueError, UserError) as failure:
         raise UserError(f"initial: stage {stage}: {failure}") from failure
+
+
+def starting_from(origin: Origin | None, stage: Stage, last: Stage) -> Stage:
+    """A stage that starts where the user says, if it trains the student from the beginning.
+
+    Args:
+        origin: from ``open_origin``.
+        stage: one of those of the strategy.
+        last: that of the student, as the configuration describes it.
+    """
+    if stage.student is not last.student or stage.initial is not None:
+        return stage
+    return replace(stage, origin=origin)
 
 
 def _check_tokens(folder: Path, tokenizer: Any) -> None:

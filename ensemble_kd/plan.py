@@ -10,14 +10,16 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import LightningDataModule
 
 from ensemble_kd.artefact import snapshots_in
-from ensemble_kd.build import Node, build, locate
+from ensemble_kd.asking.placing import expect_placeable, inexact
+from ensemble_kd.build import build, locate
 from ensemble_kd.config import control_nodes, plain
 from ensemble_kd.controls import Ground, control_stages
 from ensemble_kd.data import seen_by
 from ensemble_kd.errors import UserError
 from ensemble_kd.fitting import make_trainer
 from ensemble_kd.opening import expect_labels, open_data
-from ensemble_kd.origin import Origin, open_origin, start
+from ensemble_kd.origin import open_origin, start, starting_from
+from ensemble_kd.parts import chain, check_parts, ensemble, optimizers
 from ensemble_kd.rehearsal import rehearse
 from ensemble_kd.settings import check_settings
 from ensemble_kd.settling import Open, planned
@@ -55,6 +57,9 @@ class Plan:
         classes: number of classes.
         allow: packages beside this project's that nodes may name.
         runtime: how live teachers may be run.
+        placed: where the teachers are: with the student (None), on a device or in a ``process``.
+        config: from which the plan was made; None where that does not say all, for some parts were
+            given as objects.
         open: a question that has to be settled before anything else is done; until then the stages
             are those of one of the possible answers.
     """
@@ -68,6 +73,8 @@ class Plan:
     classes: int = 0
     allow: tuple[str, ...] = ()
     runtime: Runtime = "plain"
+    placed: str | None = None
+    config: DictConfig | None = None
     open: Open | None = None
 
 
@@ -81,6 +88,7 @@ class Basis:
         given: teachers that are there already, by name.
         objects: what was given as objects.
         allow: packages beside this project's that nodes may name.
+        named: whether the configuration names all of this.
     """
 
     data: Any
@@ -88,6 +96,7 @@ class Basis:
     given: Mapping[str, Taught]
     objects: Objects
     allow: tuple[str, ...]
+    named: bool
 
 
 def make_plan(
@@ -109,9 +118,7 @@ def make_plan(
     objects = objects or Objects()
     check_settings(config)
     allow = tuple(plain(config.allow, "allow"))
-    # Each group is built once by itself: a mistake is then reported under the key that was typed.
-    for group in ("objective.terms", "optimizer", "trainer", "logger", "evaluation", "cache"):
-        build(plain(OmegaConf.select(config, group), group), group, allow)
+    check_parts(config, allow)
     make_trainer(plain(config.trainer, "trainer"), config.epochs, allow=allow)
     opened = open_data(config, data, allow)
     if config.select == "best":
@@ -121,7 +128,8 @@ def make_plan(
 
     if objects.student is not None:
         _like_the_student(config, objects.student)
-    basis = Basis(opened, *_teachers(config, opened, objects, allow), objects, allow)
+    named = data is None and objects == Objects()
+    basis = Basis(opened, *_teachers(config, opened, objects, allow), objects, allow, named)
     return planned(config, lambda chosen: _laid_out(chosen, basis), allow)
 
 
@@ -141,28 +149,28 @@ def _laid_out(config: DictConfig, basis: Basis) -> Plan:
         student=objects.student or plain(config.student, "student"),
         teachers=teachers if taught else (),
         strategy=objects.strategy or plain(config.strategy.turns, "strategy.turns"),
-        optimizers=_optimizers(config),
+        optimizers=optimizers(config),
         trainer=plain(config.trainer, "trainer"),
         data=opened.digest,
         labelled_only=False,
         epochs=config.epochs,
         select=config.select,
         seed=config.seed,
-        ensemble=plain(config.strategy.get("ensemble"), "strategy.ensemble"),
-        inexact=_inexact(config, allow),
+        ensemble=ensemble(config),
+        inexact=inexact(config, allow),
         compiled=config.compile,
     )
-    chain = build(plain(config.strategy.get("chain"), "strategy.chain"), "strategy.chain", allow)
+    several = chain(config, allow)
     origin, origins = open_origin(plain(config.initial, "initial"), teachers, opened, allow)
-    made = chain.stages(last) if chain is not None else (last,)
-    made = tuple(_from(origin, stage, last) for stage in made)
+    made = several.stages(last) if several is not None else (last,)
+    made = tuple(starting_from(origin, stage, last) for stage in made)
     if origin is not None and not any(stage.origin for stage in made):
         raise UserError(
             f"initial: strategy={config.strategy.name} makes another network of the student, which "
             "cannot start from layers: choose another strategy"
         )
     mixtures = {"ensemble": teachers} if teachers else {}
-    mixtures |= getattr(chain, "mixtures", dict)()
+    mixtures |= getattr(several, "mixtures", dict)()
     alone = replace(
         last,
         # The network that is delivered, which a chain may have wrapped, without its strategy.
@@ -178,14 +186,10 @@ def _laid_out(config: DictConfig, basis: Basis) -> Plan:
     stages = (*trained, *made, *control_stages(control_nodes(config), ground, allow))
     runtime = config.teacher.runtime
     plan = Plan(stages, teachers, given, origins, mixtures, opened, opened.classes, allow, runtime)
-    return replace(plan, stages=_rehearsed(plan))
-
-
-def _from(origin: Origin | None, stage: Stage, last: Stage) -> Stage:
-    """A stage that starts where the user says, if it trains the student from the beginning."""
-    if stage.student is not last.student or stage.initial is not None:
-        return stage
-    return replace(stage, origin=origin)
+    plan = replace(plan, placed=config.teacher.device, config=config if basis.named else None)
+    plan = replace(plan, stages=_rehearsed(plan))
+    expect_placeable(plan, config)
+    return plan
 
 
 def _like_the_student(config: DictConfig, student: Given) -> None:
@@ -198,24 +202,13 @@ def _like_the_student(config: DictConfig, student: Given) -> None:
         with_new_weights(student)
 
 
-def _inexact(config: DictConfig, allow: tuple[str, ...]) -> tuple[str, ...]:
-    """Ways in which the teachers may answer that make another student."""
-    kept = build(plain(config.cache, "cache"), "cache", allow).inexact()
-    ways = (kept, config.teacher.runtime if config.teacher.runtime == "fast" else None)
-    return tuple(way for way in ways if way is not None)
-
-
-def _optimizers(config: DictConfig) -> Node:
-    """How each player descends: the strategy may name some, ``optimizer`` serves the rest."""
-    own = plain(config.strategy.get("optimizers"), "strategy.optimizers") or {}
-    return {"default": plain(config.optimizer, "optimizer"), **own}
-
-
 def _teachers(
     config: DictConfig, data: Any, objects: Objects, allow: tuple[str, ...]
 ) -> tuple[tuple[Stage, ...], dict[str, Taught]]:
     own = plain(config.strategy.get("teacher_turns"), "strategy.teacher_turns")
-    nodes = [] if objects.teachers is not None else plain(config.teacher, "teacher")["networks"]
+    nodes = plain(config.teacher, "teacher").get("networks") if objects.teachers is None else []
+    if not isinstance(nodes, list):
+        raise UserError(f"teacher.networks: expected a list of networks, got {nodes!r}")
     there = [is_source(node, "teacher.members", allow) for node in nodes]
     if own and (objects.teachers is not None or any(there)):
         raise UserError(

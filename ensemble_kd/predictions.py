@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ensemble_kd.errors import UserError
 from ensemble_kd.files import write_whole
+from ensemble_kd.plain_files import parse_json
 from ensemble_kd.types import UNLABELLED
 
 INDEX, TARGET, LOGITS = "index", "target", "logits/"
@@ -64,7 +65,7 @@ def read_predictions(path: Path) -> Predictions:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            said = json.loads((file.metadata() or {})[META])
+            said = parse_json((file.metadata() or {})[META])
             found = Predictions(
                 tuple(said["names"]),
                 file.get_tensor(INDEX),

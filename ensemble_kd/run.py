@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 from torch import nn
 
@@ -16,6 +18,7 @@ from ensemble_kd.artefact import write_artefact
 from ensemble_kd.assessment import Assessed, assess
 from ensemble_kd.build import build
 from ensemble_kd.config import plain
+from ensemble_kd.distributed import ranks
 from ensemble_kd.engine import CURVES, Engine, Product, constructor_node
 from ensemble_kd.errors import UserError
 from ensemble_kd.export import export_onnx
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RESULTS = "results.json"
+UNFINISHED = ".results.json"
+"""The same, while something else of the run folder is missing."""
+
 PREDICTIONS = "predictions"
 SAMPLES = "samples.json"
 
@@ -62,6 +68,8 @@ class Result:
 def carry_out(plan: Plan, config: DictConfig, folder: Path) -> Result:
     """Train what is not in the store, evaluate everything, write the run folder.
 
+    Processes that were started together train together; the first of them evaluates and writes.
+
     Args:
         plan: from ``make_plan``.
         config: the configuration from which it was made.
@@ -71,28 +79,76 @@ def carry_out(plan: Plan, config: DictConfig, folder: Path) -> Result:
         UserError: what only turns up on the way, such as a loss that stops being finite.
         Interrupted: Ctrl-C; finished stages are in the store.
     """
-    refuse_finished(folder)
+    with ranks.by_first(lambda: alone(folder)):
+        ranks.first(lambda: refuse_finished(folder))
+        return _carried_out(plan, config, folder)
+
+
+def _carried_out(plan: Plan, config: DictConfig, folder: Path) -> Result:
     keeping: Keeping = build(plain(config.cache, "cache"), "cache", plan.allow)
     store = Store(Path(config.paths.store))
     if config.teacher.gate:
         given = {name: teacher.network for name, teacher in plan.given.items()}
-        check_teachers(given, plan.data.val_dataloader())
+        ranks.first(lambda: check_teachers(given, plan.data.val_dataloader()))
     logger = plain(config.logger, "logger")
+    steps = config.checkpoint.every_n_steps
     if plan.open is not None:
         plan, config = settle(
-            plan, folder, lambda trials: Engine(trials, store, folder, logger, keeping).products()
+            plan,
+            folder,
+            lambda trials: Engine(trials, store, folder, logger, keeping, steps).products(),
         )
-    engine = Engine(plan, store, folder, logger, keeping)
+    engine = Engine(plan, store, folder, logger, keeping, steps)
     products = engine.products()
+    results = ranks.first(lambda: concluded(plan, config, engine, products, folder))
+    plan.data.teardown("test")
+    return Result(folder, products["student"].learner.deliverable(), results)
+
+
+def concluded(
+    plan: Plan,
+    config: DictConfig,
+    engine: Engine,
+    products: Mapping[str, Product],
+    folder: Path,
+) -> Results:
+    """Evaluate everything, and write what the run folder holds."""
     assessed = assess(plan, config, engine, products)
     results = assessed.results
     results["export"] = delivered(products["student"], plan, folder, config.report.onnx)
     gather_curves(products, folder)
     keep_predictions(assessed, plan, folder)
-    plan.data.teardown("test")
-    write_results(results, folder / RESULTS)
-    report(results, config, folder)
-    return Result(folder, products["student"].learner.deliverable(), results)
+    write_results(results, folder / UNFINISHED)
+    draw(results, config, folder)
+    # What is left of a run that was cut off before this is written anew by the same command.
+    (folder / UNFINISHED).rename(folder / RESULTS)
+    if config.report.table:
+        from ensemble_kd.report.table import print_results
+
+        print_results(results)
+        print(f"\nrun folder: {folder}")
+    return results
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Have a run folder to oneself: a second run would write the same files at the same time.
+
+    Raises:
+        UserError: another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as busy:
+        raise UserError(f"{folder}: another process is at work on this run") from busy
+    try:
+        yield
+        # Whoever opened it before finds a run that is done.
+        (folder / ".lock").unlink(missing_ok=True)
+    finally:
+        lock.release()
 
 
 def refuse_finished(folder: Path) -> None:
@@ -161,8 +217,8 @@ def gather_curves(products: Mapping[str, Product], folder: Path) -> None:
         append_points(folder / CURVES, [point._replace(stage=name) for point in points])
 
 
-def report(results: Results, config: DictConfig, folder: Path) -> None:
-    """Plots, the page and the table at the end, as the group ``report`` wants them."""
+def draw(results: Results, config: DictConfig, folder: Path) -> None:
+    """Plots and the page, as the group ``report`` wants them."""
     if config.report.plots:
         from ensemble_kd.report.plots import write_plots
 
@@ -170,9 +226,4 @@ def report(results: Results, config: DictConfig, folder: Path) -> None:
     if config.report.page:
         from ensemble_kd.report.page import write_run_page
 
-        write_run_page(folder)
-    if config.report.table:
-        from ensemble_kd.report.table import print_results
-
-        print_results(results)
-        print(f"\nrun folder: {folder}")
+        write_run_page(folder, UNFINISHED)

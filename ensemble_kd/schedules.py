@@ -12,6 +12,10 @@ Schedule = Callable[[float], float]
 """From the fraction of the stage that is done, in [0, 1], to a factor."""
 
 
+SMALLEST, LARGEST = 1e-18, 1e18
+"""Between them, the square of a number is one that float32 can hold."""
+
+
 class Constant:
     """Always the same.
 
@@ -106,6 +110,8 @@ class Step:
         if sorted(milestones) != list(milestones) or not all(0 < m < 1 for m in milestones):
             raise ValueError(f"milestones must ascend within (0, 1), got {list(milestones)}")
         _check_finite("factor", factor)
+        if abs(factor) > LARGEST:
+            raise ValueError(f"factor must be at most {LARGEST:g}, got {factor}")
         self.milestones = tuple(milestones)
         self.factor = factor
 
@@ -115,6 +121,8 @@ class Step:
 
 class Positive:
     """A number or a schedule that must stay positive and finite, such as a temperature.
+
+    So must its square in float32, by which what is divided by a temperature is made up for.
 
     Args:
         value: the number, or the schedule that gives it.
@@ -136,6 +144,10 @@ class Positive:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not (number and value > 0 and math.isfinite(value)):
             raise ValueError(f"{self.name} must be a positive finite number, got {value!r}")
+        if not SMALLEST <= value <= LARGEST:
+            raise ValueError(
+                f"{self.name} must be between {SMALLEST:g} and {LARGEST:g}, got {value!r}"
+            )
         return float(value)
 
 

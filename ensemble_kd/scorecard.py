@@ -15,6 +15,7 @@ from ensemble_kd.metrics import (
     OracleAccuracy,
     TeacherDiversity,
 )
+from ensemble_kd.metrics.whole import whole
 from ensemble_kd.predictions import Predictions
 from ensemble_kd.report.roles import ALONE, role
 
@@ -63,7 +64,7 @@ def teachers_together(said: Predictions, names: Sequence[str]) -> Teachers:
         names: of the teachers, two or more.
     """
     logits = torch.stack([said.logits[name] for name in names])
-    diversity, oracle = TeacherDiversity(len(names)), OracleAccuracy()
+    diversity, oracle = whole(TeacherDiversity(len(names))), whole(OracleAccuracy())
     diversity.update(logits, said.target)
     oracle.update(logits, said.target)
     found = diversity.compute()
@@ -95,12 +96,12 @@ def transferred(
 
 
 def _transfer(learner: Tensor, taught: Tensor, alone: Tensor | None, target: Tensor) -> Transfer:
-    inheritance = ErrorInheritance()
+    inheritance = whole(ErrorInheritance())
     inheritance.update(learner, taught, target)
     shared = float(inheritance.compute())
     if alone is None:
         return Transfer(shared, float("nan"), 0, float("nan"), 0)
-    transfer = KnowledgeTransfer()
+    transfer = whole(KnowledgeTransfer())
     transfer.update(learner, taught, alone, target)
     found = transfer.compute()
     return Transfer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from ensemble_kd.metrics import (
     ProbabilityLoyalty,
     SpanF1,
 )
+from ensemble_kd.metrics.whole import whole
 from ensemble_kd.predictions import Predictions, by_sample
 from ensemble_kd.types import UNLABELLED
 
@@ -127,20 +128,24 @@ def nearness(first: Tensor, second: Tensor) -> Nearness:
 
 
 def _value(metric: Metric, first: Tensor, second: Tensor) -> float:
-    metric.update(first, second)
-    return float(metric.compute())
+    return float(_computed(metric, first, second))
+
+
+def _computed(metric: Metric, first: Tensor, second: Tensor) -> Any:
+    measured = whole(metric)
+    measured.update(first, second)
+    return measured.compute()
 
 
 def _recall(logits: Tensor, target: Tensor) -> tuple[float, ...]:
     classes = logits.shape[-1]
     metric = MulticlassRecall(classes, average="none", validate_args=False)
-    metric.update(logits, target)
     absent = target.bincount(minlength=classes) == 0
-    return tuple(metric.compute().masked_fill(absent, torch.nan).tolist())
+    return tuple(_computed(metric, logits, target).masked_fill(absent, torch.nan).tolist())
 
 
 def _span_f1(logits: Tensor, said: Predictions, tags: Sequence[str]) -> float:
     metric = SpanF1(tags)
     guessed = by_sample(logits.argmax(-1), said.index, 0)
-    metric.update(guessed, by_sample(said.target, said.index, UNLABELLED))
-    return float(metric.compute()["f1"])
+    target = by_sample(said.target, said.index, UNLABELLED)
+    return float(_computed(metric, guessed, target)["f1"])

@@ -6,8 +6,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ensemble_kd.asking.placing import expect_place
 from ensemble_kd.config import control_name, plain
 from ensemble_kd.errors import UserError
+from ensemble_kd.paths import looked_up
 
 
 def check_settings(config: DictConfig) -> None:
@@ -34,6 +36,7 @@ def check_settings(config: DictConfig) -> None:
         value = plain(OmegaConf.select(config, key), key)
         if not isinstance(value, str) or not value:
             raise UserError(f"{key}: expected text, got {value!r}")
+    looked_up(config.paths.store, "paths.store")
     taught = plain(config.strategy.get("taught", True), "strategy.taught")
     if not isinstance(taught, bool):
         raise UserError(f"strategy.taught: expected true or false, got {taught!r}")
@@ -42,9 +45,12 @@ def check_settings(config: DictConfig) -> None:
     _expect_integer(config, "seed", 0)
     _expect_integer(config, "teacher.seed", 0)
     _expect_integer(config, "batch_size", 1)
+    if plain(config.checkpoint.every_n_steps, "checkpoint.every_n_steps") is not None:
+        _expect_integer(config, "checkpoint.every_n_steps", 1, "or null")
     runtime = plain(config.teacher.runtime, "teacher.runtime")
     if runtime not in ("auto", "plain", "exact", "fast"):
         raise UserError(f"teacher.runtime: expected auto, plain, exact or fast, got {runtime!r}")
+    expect_place(plain(config.teacher.device, "teacher.device"))
     if config.select not in ("last", "best"):
         raise UserError(f"select: expected last or best, got {config.select!r}")
     for key in ("compile", "teacher.gate"):
@@ -69,9 +75,10 @@ def _check_controls(asked: Any) -> None:
         names.add(name)
 
 
-def _expect_integer(config: DictConfig, key: str, least: int) -> None:
+def _expect_integer(config: DictConfig, key: str, least: int, instead: str = "") -> None:
     value = plain(OmegaConf.select(config, key), key)
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"{key}: expected an integer >= {least}, got {value!r}")
+        expected = f"an integer >= {least} {instead}".rstrip()
+        raise UserError(f"{key}: expected {expected}, got {value!r}")
     if value >= 2**31:
         raise UserError(f"{key}: expected an integer below 2^31, got {value}")

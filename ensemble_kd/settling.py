@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ensemble_kd.build import build
 from ensemble_kd.config import plain
+from ensemble_kd.distributed import ranks
 from ensemble_kd.errors import UserError
 from ensemble_kd.files import write_json
 from ensemble_kd.predict import networks_of, resting_on
@@ -165,12 +166,12 @@ def settle(
         plans = {name: left_open.trial(changes) for name, changes in trials.items()}
         products = carry_out(together(plan, plans))
         students = {name: products[f"{TRIAL}/{name}/student"] for name in trials}
-        return {name: _accuracy(plan, student) for name, student in students.items()}
+        return ranks.first(lambda: {name: _accuracy(plan, s) for name, s in students.items()})
 
     settled = left_open.question.settle(plan, try_out)
     for line in settled.lines:
         print(line, flush=True)
-    write_json(folder / settled.file, settled.record)
+    ranks.first(lambda: write_json(folder / settled.file, settled.record))
     config = changed(left_open.config, {**settled.changes, KEY: None})
     return left_open.lay_out(config), config
 

@@ -18,11 +18,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ensemble_kd.artefact import Artefact, read_artefact
-from ensemble_kd.commands import Parser, status
-from ensemble_kd.config import install_resolvers, plain
+from ensemble_kd.commands import Parser, path, status
+from ensemble_kd.config import install_resolvers
 from ensemble_kd.errors import UserError
 from ensemble_kd.networks.early_exit import EarlyExit
 from ensemble_kd.opening import open_data
+from ensemble_kd.plain_files import read_yaml
 from ensemble_kd.report.console import open_console, show_table, start_table
 from ensemble_kd.types import Batch, labelled
 
@@ -46,20 +47,30 @@ class Point(NamedTuple):
 def main() -> int:
     """The command line; returns its exit status, 2 for a user's mistake."""
     parser = Parser(prog="python -m ensemble_kd.speeds", description=__doc__)
-    parser.add_argument("run", type=Path, help="the folder of a run")
+    parser.add_argument("run", type=path, help="the folder of a run")
     parser.add_argument("--speeds", type=float, nargs="+", default=SPEEDS, metavar="SPEED")
+    parser.add_argument(
+        "--allow", nargs="+", default=(), metavar="PACKAGE", help="as in the command of the run"
+    )
     parser.add_argument("--split", choices=("val", "test"), default="val")
     asked = parser.parse_args()
-    return status(lambda: show(asked.run, asked.speeds, asked.split))
+    return status(lambda: show(asked.run, asked.speeds, asked.split, asked.allow))
 
 
-def show(run: Path, speeds: Sequence[float] = SPEEDS, split: str = "val") -> None:
+def show(
+    run: Path,
+    speeds: Sequence[float] = SPEEDS,
+    split: str = "val",
+    allow: Sequence[str] = (),
+) -> None:
     """Print accuracy and blocks for some speeds.
 
     Args:
         run: the folder of a run.
         speeds: each in [0, 1].
         split: ``val`` or ``test``.
+        allow: packages beside this project's whose classes may be used; the run may come from
+            elsewhere, so that what it was allowed itself does not count.
 
     Raises:
         UserError: the folder is no run's, its student is left by no text early, the data are no
@@ -70,7 +81,6 @@ def show(run: Path, speeds: Sequence[float] = SPEEDS, split: str = "val") -> Non
         if not 0 <= speed <= 1:
             raise UserError(f"speeds must be in [0, 1], got {speed}")
     config = _config(run)
-    allow = tuple(plain(config.allow, "allow"))
     artefact = read_artefact(run / "student")
     network = artefact.network(allow)
     if not isinstance(network, EarlyExit):
@@ -144,7 +154,7 @@ def _config(run: Path) -> DictConfig:
         raise UserError(f"{run}: expected the folder of a run, found no {path}")
     install_resolvers()
     try:
-        config = OmegaConf.load(path)
+        config = OmegaConf.create(read_yaml(path))
         if not isinstance(config, DictConfig):
             raise UserError(f"{path}: expected a configuration, got a list")
         for key, kind in (("data", DictConfig), ("allow", ListConfig)):

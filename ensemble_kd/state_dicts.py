@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ensemble_kd.errors import UserError
-from ensemble_kd.given_files import is_pickle, offered, one_line, shortened
+from ensemble_kd.given_files import is_pickle, offered, one_line, pickled_hint, shortened
 
 WRAPPERS = ("module.", "model.", "network.", "_orig_mod.")
 """Prefixes that DataParallel, Lightning modules and compiled networks put before every name."""
@@ -103,7 +103,7 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as failure:
         raise UserError(
             f"{file}: expected safetensors, got a file that is truncated or damaged: "
-            f"{one_line(failure)}"
+            f"{one_line(failure)}{pickled_hint(file)}"
         ) from failure
 
 

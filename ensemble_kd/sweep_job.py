@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import io
+import json
 import math
 import os
 import sys
@@ -17,10 +19,14 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from ensemble_kd.errors import UserError
-from ensemble_kd.files import write_whole
+from ensemble_kd.files import file_digest, write_whole
+from ensemble_kd.hydra_node import expect_typed
 
 FAILURE = "failure.txt"
 """Beside where the results would be: in one line, why there are none."""
+
+BEGUN = ".sweep.json"
+"""In the folder of a sweep: which one was begun there."""
 
 LAUNCHERS = {
     "joblib": "joblib",
@@ -39,9 +45,11 @@ class SweepJob:
     configuration: it holds nothing itself, and the plan of a job is made where the job runs.
 
     Attributes:
+        finished: run folders of jobs that an earlier start of the same sweep has finished.
         process: the one that was started by hand; what other processes print is told apart.
     """
 
+    finished: frozenset[Path] = frozenset()
     process: int = field(default_factory=os.getpid)
 
     def __call__(self, config: DictConfig) -> float:
@@ -60,8 +68,12 @@ class SweepJob:
         with _prefixed(name) if elsewhere else nullcontext():
             before = "" if elsewhere else f"\n{name}"
             print(f"{before}{ours.job.override_dirname or 'defaults'}", flush=True)
+            if folder.absolute() in self.finished:
+                print(f"finished before: {folder}", flush=True)
+                return _told(folder)
             (folder / FAILURE).unlink(missing_ok=True)
             try:
+                expect_typed(config, ours.overrides.task)
                 return _accuracy(config, folder)
             except UserError as mistake:
                 print(f"{'' if elsewhere else name}error: {mistake}", file=sys.stderr)
@@ -74,8 +86,17 @@ def _accuracy(config: DictConfig, folder: Path) -> float:
     from ensemble_kd.plan import make_plan
     from ensemble_kd.run import carry_out
 
-    result = carry_out(make_plan(config), config, folder)
-    accuracy = result.results["predictors"]["student"]["val"]["accuracy"]
+    carry_out(make_plan(config), config, folder)
+    return _told(folder)
+
+
+def _told(folder: Path) -> float:
+    """The same, of a run that is done."""
+    from ensemble_kd.report.results import read_results
+    from ensemble_kd.run import RESULTS
+
+    results = read_results(folder / RESULTS)
+    accuracy = results["predictors"]["student"]["val"]["accuracy"]
     return math.nan if accuracy is None else accuracy
 
 
@@ -109,6 +130,49 @@ class _Lines(io.TextIOBase):
         if self._begun:
             self.write("\n")
         super().close()
+
+
+def begin(folder: Path, overrides: Sequence[str], options: Sequence[Path]) -> SweepJob:
+    """Begin a sweep, or go on with one that was cut off: what its jobs have finished is kept.
+
+    Args:
+        folder: of the sweep.
+        overrides: of the command line.
+        options: folders of groups.
+
+    Raises:
+        UserError: another sweep left results there, with which this one's would be mixed.
+    """
+    from ensemble_kd.run import RESULTS
+
+    said, begun = _decided(overrides, options), folder / BEGUN
+    same = begun.is_file() and begun.read_bytes() == said.encode()
+    finished = sorted(path.parent for path in folder.glob(f"*/{RESULTS}"))
+    for job in finished:
+        if not same or (job / FAILURE).exists():
+            raise UserError(
+                f"{folder}: expected a new folder, or that of this very sweep, found another one's "
+                f"{job.name}/{RESULTS}: choose another hydra.sweep.dir"
+            )
+    write_whole(begun, said)
+    return SweepJob(frozenset(job.absolute() for job in finished))
+
+
+def _decided(overrides: Sequence[str], options: Sequence[Path]) -> str:
+    """What decides which jobs a sweep has, and what they find, as the content of a file."""
+    from ensemble_kd.stage import training_code_digest
+
+    # Where and how jobs run is no part of it.
+    elsewhere = ("hydra.sweep.dir=", "hydra/launcher=", "hydra.launcher.", "hydra.mode=")
+    files = hashlib.sha256()
+    for path in (path for folder in options for path in sorted(folder.rglob("*.yaml"))):
+        files.update(f"{path} {file_digest(path)}\n".encode())
+    said = {
+        "overrides": [each for each in overrides if not each.startswith(elsewhere)],
+        "options": files.hexdigest(),
+        "code": training_code_digest(),
+    }
+    return json.dumps(said, indent=2) + "\n"
 
 
 def raise_failures(folder: Path) -> None:

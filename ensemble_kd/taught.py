@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,13 @@ class Taught:
 
 
 def is_source(node: Node, key: str, allow: Sequence[str]) -> bool:
-    """Whether a node says where a teacher comes from, and not which network to train."""
+    """Whether a node says where a teacher comes from, and not which network to train.
+
+    Raises:
+        UserError: it is no node, or names no class that it may name.
+    """
+    if not isinstance(node, Mapping):
+        raise UserError(f"{key}: expected networks and sources of teachers, got {node!r}")
     kind = locate(node.get("_target_"), key, allow)
     return inspect.isclass(kind) and issubclass(kind, Source)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +15,10 @@ from pytorch_lightning import Callback, LightningDataModule, seed_everything
 from torch import nn
 
 from ensemble_kd.build import Node, build
-from ensemble_kd.callbacks import BestWeights
+from ensemble_kd.callbacks import Attendance, BestWeights
+from ensemble_kd.checkpoint import Checkpointing
 from ensemble_kd.descent import Descent
+from ensemble_kd.distributed.sharding import collect, copies, explained, is_sharded
 from ensemble_kd.errors import UserError
 from ensemble_kd.fitting import fit, make_trainer
 from ensemble_kd.module import DistillationModule
@@ -148,6 +151,8 @@ def train(
     callbacks: Sequence[Callback],
     loggers: Sequence[Any],
     allow: Sequence[str] = (),
+    checkpointing: Checkpointing | None = None,
+    checkpoint: Path | None = None,
 ) -> float:
     """Train a stage's learner in place.
 
@@ -160,9 +165,11 @@ def train(
         callbacks: Lightning callbacks, such as curves and progress.
         loggers: Lightning loggers.
         allow: packages beside this project's that nodes may name.
+        checkpointing: writes checkpoints; None for none.
+        checkpoint: where an earlier attempt was cut off; None to begin at the beginning.
 
     Returns:
-        Seconds that the training took.
+        Seconds that the training took, those of an earlier attempt up to its checkpoint included.
 
     Raises:
         UserError: the trainer refused its settings, or a loss stopped being finite.
@@ -186,16 +193,30 @@ def train(
         learner.strategy.cpu()
     learner.strategy.begin(learner.student, teachers)
     with quiet_seed(stage.seed):
+        apart = learner.strategy.apart
+        shared_out = is_sharded(stage.trainer) and not apart
+        trained, heard = copies(stage, learner, teachers) if shared_out else (learner, teachers)
         module = DistillationModule(
-            learner.student, teachers, learner.strategy, optimizers, classes, stage.compiled
+            trained.student, heard, trained.strategy, optimizers, classes, stage.compiled
         )
         selecting = [BestWeights("student/val_accuracy")] if stage.select == "best" else []
+        # A checkpoint holds whole networks.
+        writing = [checkpointing] if checkpointing is not None and not shared_out else []
         trainer = make_trainer(
-            stage.trainer, stage.epochs, [*callbacks, *selecting], loggers, allow
+            stage.trainer,
+            stage.epochs,
+            [*callbacks, *selecting, Attendance(stage.data), *writing],
+            loggers,
+            allow,
+            apart,
         )
-        fit(trainer, module, data, stage.name)
+        with explained(stage) if shared_out else nullcontext():
+            fit(trainer, module, data, stage.name, checkpoint)
+    if shared_out:
+        collect(learner, trained)
     learner.rest()
-    return time.perf_counter() - started
+    before = 0.0 if checkpointing is None else checkpointing.before
+    return before + time.perf_counter() - started
 
 
 def study(

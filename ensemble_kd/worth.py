@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ensemble_kd.coalitions import Coalitions, all_coalitions, drawn_coalitions
-from ensemble_kd.commands import Parser, status
+from ensemble_kd.commands import Parser, path, status
 from ensemble_kd.errors import UserError
 from ensemble_kd.functional import log_mean_probabilities, log_probabilities, spread
 from ensemble_kd.predictions import Predictions, read_predictions
@@ -224,7 +224,7 @@ def _accuracy(logits: Tensor, said: Predictions) -> float:
 def main() -> int:
     """The command line; returns its exit status, 2 for a user's mistake."""
     parser = Parser(prog="python -m ensemble_kd.worth", description=__doc__)
-    parser.add_argument("run", type=Path, help="the folder of a run")
+    parser.add_argument("run", type=path, help="the folder of a run")
     asked = parser.parse_args()
     return status(lambda: show(asked.run))
 

@@ -64,6 +64,17 @@ def test_a_partial_is_completed_later() -> None:
         "torch.nn.modules.module.torch.load",
         "pytorch_lightning.LightningModule.load_from_checkpoint",
         "torchmetrics.utilities.data.sys.exit",
+        "pytorch_lightning.demos.mnist_datamodule.MNISTDataModule",
+        "pytorch_lightning.cli.LightningCLI",
+        "pytorch_lightning.LightningModule",
+        "torchmetrics.multimodal.CLIPScore",
+        "torch.nn.utils.rnn.PackedSequence",
+        "transformers.AutoModel",
+        "transformers.Trainer",
+        "transformers.pipeline",
+        "ensemble_kd.store.Store",
+        "ensemble_kd.commands.Parser",
+        "ensemble_kd.objectives._private.Soft",
         "ensemble_kd",
         "ensemble_kdx.Soft",
         "..ensemble_kd.Soft",
@@ -81,6 +92,24 @@ def test_what_is_not_an_allowed_class_is_refused(target: Any, nested: bool, tmp_
         build(node, "objective", ())
     assert "\n" not in str(refusal.value)
     assert not canary.exists()
+
+
+def test_libraries_fetch_nothing_for_a_node() -> None:
+    """Neither kernels, which are code, nor weights."""
+    config = {"_target_": "transformers.BertConfig", "hidden_size": 8, "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9}
+    network = {"_target_": "transformers.BertModel", "config": config}
+    for change in (
+        {"attn_implementation": "stranger/kernel"},
+        {"_attn_implementation": "flash_attention_2"},
+        {"text_config": {"attn_implementation": "stranger/kernel"}},
+        {"use_kernels": True},
+        {"auto_map": {"AutoModel": "stranger/code--net.Net"}},
+        {"use_pretrained_backbone": True},
+    ):
+        with pytest.raises(UserError, match="expected nothing by which code or weights are"):
+            build({**network, "config": {**config, **change}}, "student")
+    assert isinstance(build(network, "student"), nn.Module)
 
 
 def test_partial_and_recursive_flags_do_not_open_the_list() -> None:
@@ -153,6 +182,21 @@ def test_a_nested_mistake_names_its_full_key() -> None:
 def test_a_misspelt_target_is_answered_with_the_nearest(target: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         build({"_target_": target}, "objective")
+
+
+@pytest.mark.parametrize(
+    ("target", "told"), [("torch.nn.Identity", True), ("ensemble_kd.networks.Mlp", False)]
+)
+def test_only_other_libraries_may_raise_what_they_like(
+    target: str, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Any, *arguments: Any, **settings: Any) -> None:
+        raise KeyError("inside")
+
+    monkeypatch.setattr(f"{target}.__init__", broken)
+    with pytest.raises(Exception, match="inside") as failure:
+        build({"_target_": target}, "student")
+    assert isinstance(failure.value, UserError) == told
 
 
 def test_interpolations_of_a_stranger_are_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,9 @@ def test_a_sweep_that_the_configuration_asks_for_is_checked_as_one(
     Path("sweep/3").mkdir(parents=True)
     Path("sweep/3/results.json").write_text("{}")
     assert command("sweep=seeds", MEMBERS, *QUICK, "hydra.sweep.dir=sweep") == 2
-    assert "sweep/3: expected a new run folder" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(
+        "error: sweep: expected a new folder, or that of this"
+    )
     assert [path.name for path in Path("sweep").iterdir()] == ["3"]
 
 

@@ -14,8 +14,11 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
+from filelock import FileLock
+from safetensors import SafetensorError
 
 import ensemble_kd
+from ensemble_kd.errors import UserError
 from ensemble_kd.report.curves import read_points
 
 QUICK = ("epochs=2", "teacher.members=[cnn_tiny,cnn_tiny]", "hydra.run.dir=run")
@@ -262,6 +265,51 @@ def test_a_sweep_shares_teachers_and_ends_with_a_table(
     assert command(*QUICK[:2], *BARE, *sweep, "epochs=2") == 2
     assert "results.json" in capsys.readouterr().err
     assert before == {name: Path("sweep", name).read_bytes() for name in files(Path("sweep"))}
+
+    # As if it had been cut off in the last job.
+    Path("sweep/3/results.json").unlink()
+    assert command(*QUICK[:2], *BARE, *sweep) == 0
+    assert capsys.readouterr().out.count("finished before: ") == 3
+    for number in range(3):
+        assert before[f"{number}/results.json"] == Path(f"sweep/{number}/results.json").read_bytes()
+    assert all(stage["reused"] for stage in results("sweep/3")["stages"])
+    # Two jobs that fell into one folder are not told apart.
+    Path("sweep/2/failure.txt").write_text("expected a new run folder")
+    assert command(*QUICK[:2], *BARE, *sweep) == 2
+    assert "2/results.json" in capsys.readouterr().err
+
+
+def test_a_run_is_done_when_all_of_it_is_there(
+    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = ("report.plots=false", "report.onnx=false", "controls=[]")
+
+    def full(folder: Path, results: str) -> None:
+        raise UserError("cannot write report.html: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ensemble_kd.report.page.write_run_page", full)
+        assert command(*QUICK, *cut) == 2
+    assert not Path("run/results.json").exists()
+    with FileLock("run/.lock"):
+        assert command(*QUICK, *cut) == 2
+    assert "run: another process is at work on this run" in capsys.readouterr().err
+    assert command(*QUICK, *cut) == 0
+    assert {"results.json", "report.html"} <= files(Path("run"))
+    assert not files(Path("run")) & {".results.json", ".lock"}
+
+
+def test_weights_for_which_there_is_no_room_are_one_line(
+    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space (os error 28)")
+
+    monkeypatch.setattr("ensemble_kd.run.write_artefact", full)
+    assert command(*QUICK, *BARE, "controls=[]", "report.page=false") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: No space left on device: what was whole still is")
+    assert said.count("\n") == 1
 
 
 def test_arguments_may_stand_in_any_order(command: Command) -> None:

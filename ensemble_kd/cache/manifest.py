@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ensemble_kd.cache.formats import Float32, Format, format_named
 from ensemble_kd.errors import UserError
+from ensemble_kd.plain_files import read_json
 
 MANIFEST = "manifest.json"
 INDEX = "index.npy"
@@ -129,7 +130,7 @@ def read_manifest(path: Path) -> Manifest:
         UserError: the system does not let it be read.
     """
     try:
-        said = json.loads(path.read_text())
+        said = read_json(path)
         if said.pop("digest") != _digest(said):
             raise ValueError("wrong digest: it was changed or damaged")
         if said.pop("schema") != SCHEMA:

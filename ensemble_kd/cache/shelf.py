@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,19 +10,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from torch import Tensor
 
+from ensemble_kd.cache.disk import expect_room, occupied
 from ensemble_kd.cache.formats import Format
+from ensemble_kd.cache.journal import at_work
 from ensemble_kd.cache.manifest import INDEX, MANIFEST, DamagedError, planned
 from ensemble_kd.cache.record import Record, digests, hold
-from ensemble_kd.cache.writer import Writer, expect_room, occupied
+from ensemble_kd.cache.writer import JOURNALS, Writer
 from ensemble_kd.errors import UserError
 from ensemble_kd.files import file_digest
-from ensemble_kd.store import KEY_LENGTH
+from ensemble_kd.store.keyed import Keyed
 
-UNFINISHED = ".unfinished"
-LOCKS = ".locks"
 SHARD_BYTES = 64 * 2**20
 
 
@@ -37,6 +35,7 @@ class Shelf:
 
     def __init__(self, root: Path, shard_bytes: int = SHARD_BYTES) -> None:
         self.root = root
+        self.keyed = Keyed(root, MANIFEST, "paths.store", lambda folder: at_work(folder / JOURNALS))
         self.shard_bytes = shard_bytes
         self._held: set[str] = set()
 
@@ -75,7 +74,7 @@ class Shelf:
 
     @contextmanager
     def locked(self, key: str, wait: bool = True) -> Iterator[None]:
-        """Hold the only right to write a record; a second run waits here, then finds it.
+        """Hold the only right to begin, to finish or to remove a record; others wait here.
 
         Args:
             key: of the record.
@@ -84,19 +83,12 @@ class Shelf:
         Raises:
             UserError: another process holds it and ``wait`` is false, or the root is not writable.
         """
-        self._make()
-        name = self.folder(key).name
-        lock = FileLock(self.root / LOCKS / f"{name}.lock")
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout as busy:
-            raise UserError(f"{self.folder(key)}: another process is at work on it") from busy
-        self._held.add(name)
-        try:
-            yield
-        finally:
-            self._held.discard(name)
-            lock.release()
+        with self.keyed.locked(key, wait):
+            self._held.add(key)
+            try:
+                yield
+            finally:
+                self._held.discard(key)
 
     def writing(
         self,
@@ -107,7 +99,7 @@ class Shelf:
         shape: tuple[int, ...],
         format: Format,
     ) -> Writer:
-        """Begin a record, or go on with an unfinished one that was to hold the same.
+        """Begin a record, or join in an unfinished one that is to hold the same.
 
         Args:
             key: hex digest, at least 32 characters; its lock must be held.
@@ -122,12 +114,12 @@ class Shelf:
             UserError: the disk has too little space, before anything is written.
         """
         target = self.folder(key)
-        if target.name not in self._held:
+        if key not in self._held:
             raise ValueError("writing must be called inside of locked(key), got no lock")
         if target.exists():
             raise ValueError(f"key must be of a record that is not there, got {key}")
         plan, content = planned(key, described, index, views, shape, format, self.shard_bytes)
-        return Writer(self.root / UNFINISHED / target.name, target, plan, content)
+        return Writer(self.keyed.unfinished(key), target, plan, content)
 
     def expect_room(self, sizes: Mapping[str, int]) -> None:
         """Make sure that records that are to be written fit on the disk together.
@@ -138,9 +130,9 @@ class Shelf:
         Raises:
             UserError: they do not.
         """
-        began = {key: self.root / UNFINISHED / self.folder(key).name for key in sizes}
-        needed = sum(max(0, size - occupied(began[key])) for key, size in sizes.items())
-        self._make()
+        began = {key: occupied(self.keyed.unfinished(key)) for key in sizes}
+        needed = sum(max(0, size - began[key]) for key, size in sizes.items())
+        self.keyed.make(self.root)
         expect_room(self.root, needed)
 
     def folder(self, key: str) -> Path:
@@ -149,33 +141,17 @@ class Shelf:
         Raises:
             ValueError: ``key`` is no digest.
         """
-        if not re.fullmatch(rf"[0-9a-f]{{{KEY_LENGTH},}}", key):
-            raise ValueError(f"key must be a hex digest of {KEY_LENGTH} or more, got {key!r}")
-        return self.root / key[:KEY_LENGTH]
+        return self.keyed.folder(key)
 
     def _set_aside(self, folder: Path, identity: int, damage: DamagedError) -> None:
-        number = 1
-        while (aside := folder.with_name(f"{folder.name}.damaged-{number}")).exists():
-            number += 1
         try:
             # Another process may have set it aside, and a third one written it again.
-            if folder.stat().st_ino != identity:
-                return
-            folder.rename(aside)
+            if folder.stat().st_ino == identity:
+                self.keyed.set_aside(folder, damage)
         except FileNotFoundError:
             return
-        except OSError as failure:
-            print(f"damaged: {damage}; not set aside: {failure.strerror}", file=sys.stderr)
-            return
-        print(f"damaged record set aside as {aside}: {damage}", file=sys.stderr)
-
-    def _make(self) -> None:
-        try:
-            (self.root / LOCKS).mkdir(parents=True, exist_ok=True)
-        except OSError as failure:
-            raise UserError(
-                f"{self.root}: expected a folder that can be written to: {failure.strerror}"
-            ) from failure
+        except UserError as refusal:  # it is not used, even so
+            print(refusal, file=sys.stderr)
 
 
 def _hold_all(record: Record) -> None:

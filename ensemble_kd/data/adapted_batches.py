@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from ensemble_kd.data.as_batch import as_batch
 from ensemble_kd.data.orders import Place
 from ensemble_kd.errors import UserError
+from ensemble_kd.streams import streams, take_up
 from ensemble_kd.types import Batch, labelled
 
 
@@ -24,6 +26,9 @@ class AdaptedBatches:
         place: epoch, rank and number of processes; asked at the beginning of each iteration.
         labelled_only: see ``Adapted``.
         views: see ``Adapted``.
+
+    Attributes:
+        before: where the random streams stood before the last batch was read.
     """
 
     def __init__(
@@ -37,6 +42,27 @@ class AdaptedBatches:
         self.place = place
         self.labelled_only = labelled_only
         self.views = views
+        self.before: dict[str, Any] | None = None
+        self._first = 0
+        self._before_first: dict[str, Any] | None = None
+
+    def skip(self, count: int, before: dict[str, Any] | None) -> None:
+        """Throw away the first batches of the next iteration; they have to be read all the same.
+
+        Args:
+            count: how many.
+            before: where the random streams stood before the batch behind them was read.
+        """
+        self._first, self._before_first = count, before
+
+    def generators(self) -> list[torch.Generator]:
+        """The generators that the loader and its samplers hold, each once, in a fixed order."""
+        sampler = getattr(self.loader, "batch_sampler", None)
+        parts = (self.loader, getattr(self.loader, "sampler", None), sampler)
+        held = [
+            getattr(part, "generator", None) for part in (*parts, getattr(sampler, "sampler", 0))
+        ]
+        return list({id(each): each for each in held if isinstance(each, torch.Generator)}.values())
 
     def __len__(self) -> int:
         if not isinstance(self.loader, Sized):
@@ -54,7 +80,25 @@ class AdaptedBatches:
                 )
             if isinstance(sampler, DistributedSampler):
                 sampler.set_epoch(place.epoch)
-        return self._labelled() if self.labelled_only else self._pass()
+        made = self._labelled() if self.labelled_only else self._pass()
+        first, self._first = self._first, 0
+        before, self._before_first = self._before_first, None
+        return self._noted(made, first, before)
+
+    def _noted(
+        self, made: Iterator[Batch], first: int, before: dict[str, Any] | None
+    ) -> Iterator[Batch]:
+        """The batches behind the first ones; it is noted where the streams stood before each."""
+        for _ in itertools.islice(made, first):
+            pass
+        if before is not None:
+            take_up(before)
+        while True:
+            self.before = streams()
+            batch = next(made, None)
+            if batch is None:
+                return
+            yield batch
 
     def _pass(self) -> Iterator[Batch]:
         start = 0

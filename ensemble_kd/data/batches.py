@@ -168,6 +168,7 @@ class Batches:
         self.seed = seed
         self.views = views
         self.cycle = cycle
+        self._first = 0
         # Not a method, which could not be sent to another process without all of this.
         self.make = functools.partial(
             table.batch, augment=augment, seed=seed, views=views, cycle=cycle
@@ -176,17 +177,23 @@ class Batches:
             itertools.starmap, self.make
         )
 
+    def skip(self, count: int) -> None:
+        """Leave out the first batches of the next iteration: they are not even made."""
+        self._first = count
+
     def __len__(self) -> int:
         return self.order.batches(self.place())
 
     def __iter__(self) -> Iterator[Batch]:
         # Not itself a generator, so that the epoch is the one in which the iteration began.
-        return self._batches(self.place())
+        first, self._first = self._first, 0
+        return self._batches(self.place(), first)
 
-    def _batches(self, place: Place) -> Iterator[Batch]:
+    def _batches(self, place: Place, first: int) -> Iterator[Batch]:
         alone = place.accumulated == place.world == 1
         steps = itertools.repeat(None) if alone else self.order.steps(place)
-        made = self.fetch(self.order.rows(place))
+        steps = itertools.islice(steps, first, None)
+        made = self.fetch(itertools.islice(self.order.rows(place), first, None))
         for batch, step in zip(made, steps, strict=not alone):
             yield batch if step is None else part_of_step(batch, step, self.table, place)
 

@@ -13,6 +13,8 @@ import numpy as np
 from ensemble_kd.data.splits import LabelArray, Split, split
 from ensemble_kd.errors import UserError
 from ensemble_kd.files import write_whole
+from ensemble_kd.paths import looked_up
+from ensemble_kd.plain_files import read_json
 from ensemble_kd.types import UNLABELLED
 
 FORMAT = 1
@@ -68,7 +70,7 @@ class StoredSplit:
     def _path(self) -> Path | None:
         if self.folder is None:
             return None
-        return self.folder.expanduser() / f"{_digest(self._said())}.json"
+        return looked_up(self.folder, "data.splits") / f"{_digest(self._said())}.json"
 
     def _said(self) -> dict[str, Any]:
         return {
@@ -83,7 +85,7 @@ class StoredSplit:
 
 def _read(path: Path, said: dict[str, Any]) -> Split:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         rows = content["rows"]
         good = {key: content[key] for key in said} == said and content["digest"] == _digest(rows)
         parts = Split(*(np.array(rows[name], np.int64) for name in Split._fields))

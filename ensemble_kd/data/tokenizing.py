@@ -55,7 +55,7 @@ class WordPiece(Tokenizing):
     most frequent are kept.
 
     Args:
-        size: of the vocabulary at most, >= 16, with the five special tokens.
+        size: of the vocabulary at most, from 16 to 2^24, with the five special tokens.
         lower: take all letters for small ones, without accents.
         min_frequency: how often a pair must occur to be merged, >= 1.
 
@@ -105,7 +105,7 @@ class WordLevel(Tokenizing):
     Words are split as BERT does it, at blanks and punctuation.
 
     Args:
-        size: of the vocabulary at most, >= 16, with the five special tokens.
+        size: of the vocabulary at most, from 16 to 2^24, with the five special tokens.
         lower: take all letters for small ones, without accents.
         min_frequency: how often a word must occur, >= 1.
 
@@ -205,6 +205,8 @@ def vocabulary_of(tokenizer: Tokenizer) -> int:
 def _check(size: int, min_frequency: int) -> None:
     if size < 16:
         raise ValueError(f"size must be >= 16, got {size}")
+    if size > 2**24:
+        raise ValueError(f"size must be <= {2**24}, got {size}")
     if min_frequency < 1:
         raise ValueError(f"min_frequency must be >= 1, got {min_frequency}")
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ensemble_kd.commands import Parser, status
+from ensemble_kd.commands import Parser, path, status
 from ensemble_kd.errors import UserError
 from ensemble_kd.report.sweep import Asked, report_sweep
 from ensemble_kd.report.sweep_jobs import OVERRIDES
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m ensemble_kd.report",
         description="The report on a sweep or on a run, from what lies in its folder.",
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of a sweep, or of a run")
+    parser.add_argument("folder", type=path, metavar="FOLDER", help="of a sweep, or of a run")
     parser.add_argument(
         "--metric",
         metavar="METRIC",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ensemble_kd.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 PLAIN_WIDTH = 240
 UNKNOWN = "-"
@@ -16,20 +19,28 @@ UNKNOWN = "-"
 def open_console(file: TextIO | None = None) -> Console:
     """A console that writes plain text, without wrapping it, when its file is not a terminal.
 
+    What it shows may come from a stranger's file: it is no markup, and holds no codes of terminals.
+
     Args:
         file: standard output, as it is now, unless given.
     """
     from rich.console import Console
 
-    console = Console(file=file or sys.stdout, force_jupyter=False, highlight=False)
+    class Careful(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
+
+    out = file or sys.stdout
+    console = Careful(file=out, force_jupyter=False, highlight=False, markup=False)
     if console.is_terminal:
         return console
-    return Console(
-        file=file or sys.stdout,
+    return Careful(
+        file=out,
         width=PLAIN_WIDTH,
         color_system=None,
         force_jupyter=False,
         highlight=False,
+        markup=False,
     )
 
 

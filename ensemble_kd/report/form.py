@@ -9,6 +9,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from ensemble_kd.errors import UserError
+from ensemble_kd.plain_files import read_json
 
 WORDS = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
 LONGEST = 60
@@ -27,7 +28,7 @@ def read_form(path: Path, form: Any, schema: int, what: str) -> Any:
         UserError: it is not there, not whole, of another schema or of another form.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except OSError as failure:
         raise UserError(f"cannot read {path}: {failure.strerror or failure}") from failure
     except ValueError as failure:
@@ -44,7 +45,7 @@ def expect_form(content: object, form: Any, path: Path, *key: str) -> None:
     """What was read must be of a form; keys that the form does not know do not matter.
 
     Args:
-        content: of the file, as ``json.loads`` gives it.
+        content: of the file, as ``json`` gives it.
         form: a ``TypedDict``, or what is made of ``dict``, ``list``, ``str``, ``bool``, ``int``,
             ``float``, ``None`` and ``Any``; of several, none of them holds others.
         path: of the file.

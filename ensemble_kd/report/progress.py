@@ -40,6 +40,7 @@ class StageProgress(Callback):
         self._bar: _Bar | None = None
         self._open = False
         self._started = 0.0
+        self._where = ""
         self._notes: list[str] = []
 
     def reused(self, digest: str) -> None:
@@ -49,6 +50,10 @@ class StageProgress(Callback):
             digest: key of its artefact.
         """
         self._say(f"{self.place}  reused (digest {digest[:8]})\n")
+
+    def waiting(self) -> None:
+        """Say that another run is at work on this stage, and that this one waits for it."""
+        self._say(f"{self.place}  waits for another run that is at work on it\n")
 
     @contextmanager
     def answering(
@@ -88,6 +93,7 @@ class StageProgress(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the bar, or begin the line."""
         self._started = time.perf_counter()
+        self._where = _where(trainer)
         if not trainer.is_global_zero:
             return
         self._bar = _Bar.on_terminal(
@@ -113,6 +119,11 @@ class StageProgress(Callback):
         self._complete(f"{accuracy}  {_duration(seconds)}")
         self._say_notes()
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so where an earlier attempt had trained the stage to its end."""
+        if not self._started:
+            self._say(f"{self.place}  continues after its last epoch\n")
+
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
@@ -126,7 +137,8 @@ class StageProgress(Callback):
             self._say(f"{self.place}  teachers: {note}\n")
 
     def _beginning(self) -> str:
-        return f"{self.place}  {self.epochs} epoch{'s' if self.epochs != 1 else ''} ..."
+        epochs = f"{self.epochs} epoch{'s' if self.epochs != 1 else ''}"
+        return f"{self.place}  {self._where or epochs} ..."
 
     def _complete(self, end: str) -> None:
         if self._bar is not None:
@@ -178,6 +190,15 @@ class _Bar:
     def stop(self) -> None:
         """Remove the bar."""
         self._progress.stop()
+
+
+def _where(trainer: Trainer) -> str:
+    """Where a training goes on that was cut off; nothing for one that begins."""
+    epoch = trainer.current_epoch
+    batch = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+    if not (epoch or batch):
+        return ""
+    return f"continues from epoch {epoch + 1}, batch {batch + 1}"
 
 
 def _duration(seconds: float) -> str:

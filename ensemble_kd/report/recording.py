@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -26,6 +27,7 @@ class Curves(Callback):
         self.path = path
         self.stage = stage
         self._written: dict[str, Tensor] = {}
+        self._names: list[str] = []
         self._epoch = 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -42,9 +44,19 @@ class Curves(Callback):
         """Write what the module logged at the end of the last epoch of all."""
         self._write(trainer)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The order of the rows, for a checkpoint; it holds the table itself, too."""
+        return {"names": self._names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the order of a training that was cut off."""
+        self._names = list(state_dict["names"])
+
     def _write(self, trainer: Trainer) -> None:
         # Reading the metrics may synchronise them, so every rank does it.
-        metrics = dict(trainer.callback_metrics)
+        logged = trainer.callback_metrics
+        self._names += [name for name in logged if name not in self._names]
+        metrics = {name: logged[name] for name in self._names if name in logged}
         news = {name: value for name, value in metrics.items() if self._is_new(name, value)}
         # Holding the tensors keeps their memory from being given to the next epoch's.
         self._written.update(news)

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from omegaconf import OmegaConf
-
+from ensemble_kd.plain_files import read_yaml
 from ensemble_kd.report.contract import Results
 from ensemble_kd.report.results import read_results
 from ensemble_kd.sweep_job import FAILURE
@@ -64,7 +63,7 @@ def _read_job(path: Path, root: Path) -> Job:
     folder = path.relative_to(root).as_posix()
     settings: dict[str, str] = {}
     try:
-        overrides = OmegaConf.to_container(OmegaConf.load(path / OVERRIDES))
+        overrides = read_yaml(path / OVERRIDES)
         pairs = (str(override).partition("=") for override in overrides or [])
         settings = {key.lstrip("+~"): value for key, _, value in pairs}
         settings.pop(SEED, None)

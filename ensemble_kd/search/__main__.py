@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ensemble_kd.commands import Parser, status
+from ensemble_kd.commands import Parser, path, status
 
 EXAMPLE = """\
 axes:
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "--trials", type=_count, default=20, help="how many in total, earlier ones too; default: 20"
     )
     parser.add_argument(
-        "--folder", type=Path, help="where it lies; default: outputs/search/NAME, or .../search"
+        "--folder", type=path, help="where it lies; default: outputs/search/NAME, or .../search"
     )
     parser.add_argument(
         "--config-dir", metavar="FOLDER", help="add the groups and options of a folder of your own"

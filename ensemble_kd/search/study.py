@@ -16,10 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ensemble_kd.command_line import explain
+from ensemble_kd.commands import full_disk
 from ensemble_kd.config import compose
 from ensemble_kd.errors import UserError
 from ensemble_kd.files import write_whole
-from ensemble_kd.job import expect_writable
+from ensemble_kd.paths import expect_writable
 from ensemble_kd.plan import Plan, make_plan
 from ensemble_kd.report.results import read_results
 from ensemble_kd.run import RESULTS, carry_out
@@ -168,6 +169,8 @@ class Search:
         try:
             accuracy = self._accuracy(trial)
         except UserError as mistake:
+            if full_disk(mistake) is not None:
+                raise  # the trial did not fail: it is run again when there is room
             trial.set_user_attr(FAILURE, str(mistake))
             study.tell(trial, state=TrialState.FAIL)
             print(f"trial {trial.number} failed: {mistake}", file=sys.stderr)

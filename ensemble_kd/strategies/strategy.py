@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import nn
 
@@ -22,9 +23,12 @@ class Strategy(nn.Module, ABC):
     Attributes:
         views: how many independent augmentations of each sample it wants; the first is
             ``Batch.inputs``, the others are ``Batch.views``.
+        apart: each process of a group that was started together trains by itself, and the strategy
+            sees to what they learn of each other; otherwise they share every step.
     """
 
     views: int = 1
+    apart: bool = False
 
     def meet(self, student: nn.Module) -> None:
         """Make what depends on the student, such as layers of its sizes.
@@ -56,6 +60,33 @@ class Strategy(nn.Module, ABC):
 
         Called once, before the first batch; not when trained weights are restored.
         """
+
+    def enter(self, student: nn.Module, step: int, data: str) -> None:
+        """Meet whoever takes part from outside.
+
+        Called in each process that trains, before its first batch, also of a training that is taken
+        up again; not when a stage is only tried out.
+
+        Args:
+            student: the student.
+            step: optimiser steps taken so far.
+            data: digest of the data.
+
+        Raises:
+            UserError: it is not possible.
+        """
+
+    def leave(self, student: nn.Module, step: int) -> None:
+        """Say farewell: called there after the last batch, with the weights that will be kept.
+
+        Args:
+            student: the student.
+            step: optimiser steps taken.
+        """
+
+    def recorded(self) -> dict[str, Any]:
+        """What an artefact records of the training beside the settings, as plain values."""
+        return {}
 
     def players(self, student: nn.Module) -> dict[str, list[nn.Parameter]]:
         """The parameters that each player steps; by default one player has them all.

@@ -14,6 +14,7 @@ from ensemble_kd.networks.connector import Connector
 from ensemble_kd.networks.cut import check_cut, cut, drop_trunk, resting
 from ensemble_kd.networks.taps import listen
 from ensemble_kd.objectives import Label, Term
+from ensemble_kd.schedules import Positive
 from ensemble_kd.strategies.strategy import Strategy
 from ensemble_kd.teachers.ensemble import Ensemble
 from ensemble_kd.types import Batch, Output, Progress, Turn, as_output
@@ -73,13 +74,11 @@ class StudentFriendly(Strategy):
             )
         if not (soft_weight >= 0 and math.isfinite(soft_weight)):
             raise ValueError(f"soft_weight must be a finite number >= 0, got {soft_weight}")
-        if not (temperature > 0 and math.isfinite(temperature)):
-            raise ValueError(f"temperature must be a positive finite number, got {temperature}")
         self.inputs = tuple(inputs)
         self.teacher_layers = tuple(teacher_layers)
         self.student_layers = tuple(student_layers)
         self.soft_weight = soft_weight
-        self.temperature = temperature
+        self.temperature = Positive(temperature, "temperature")(0.0)
         self.label = Term(Label(), teacher_weight)
         self.branch_label = Term(Label(), branch_weight)
         # A tuple: the student itself does not learn, only the parts of it that branches have.

@@ -1,5 +1,6 @@
 """Networks that teach: frozen, together, and as one predictor."""
 
+from ensemble_kd.teachers.awaited import Awaited
 from ensemble_kd.teachers.cached import Cached, Kept, Remembered
 from ensemble_kd.teachers.ensemble import Ensemble
 from ensemble_kd.teachers.foreign import Foreign, Numbered, asked
@@ -22,6 +23,7 @@ from ensemble_kd.teachers.shuffled import Shuffled
 from ensemble_kd.teachers.trajectory import Trajectory
 
 __all__ = [
+    "Awaited",
     "Cached",
     "Classes",
     "Covered",

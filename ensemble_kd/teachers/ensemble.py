@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import torch
 from torch import nn
 
 from ensemble_kd.teachers.frozen import Frozen
@@ -37,6 +38,12 @@ class Ensemble(nn.Module):
         Raises:
             ValueError: they cannot.
         """
+
+    def stay(self, home: torch.device) -> None:
+        """Live on a device of their own: see ``Frozen.stay``."""
+        for part in self.modules():
+            if isinstance(part, Frozen):
+                part.stay(home)
 
     def study(self, batches: Callable[[], Iterator[Batch]]) -> None:
         """Look at the training data before training.

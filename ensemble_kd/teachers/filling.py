@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from ensemble_kd.cache import Format, Places, Writer
+from ensemble_kd.cache import Format, Numbers, Places, Writer
 from ensemble_kd.teachers.ensemble import Ensemble
 from ensemble_kd.teachers.memory import Memory
-from ensemble_kd.types import Output
+from ensemble_kd.types import Batch, Output
 
 if TYPE_CHECKING:
     from ensemble_kd.data.recurring import Piece, Recurring
@@ -34,8 +35,8 @@ def parts(said: Output) -> dict[str, Tensor]:
 class Slot(Protocol):
     """Where one part of one teacher's answers goes."""
 
-    def missing(self, size: int) -> Sequence[Piece]:
-        """What is to be written, in pieces of at most so many samples that start at multiples."""
+    def lacks(self, piece: Piece) -> bool:
+        """Whether a piece is to be written."""
         ...
 
     def write(self, piece: Piece, said: Tensor) -> None:
@@ -56,9 +57,9 @@ class MemorySlot:
         self.places = places
         self._values: Tensor | None = None
 
-    def missing(self, size: int) -> Sequence[Piece]:
-        """All pieces."""
-        return list(self.recurring.chunks(size))
+    def lacks(self, piece: Piece) -> bool:
+        """Always."""
+        return True
 
     def write(self, piece: Piece, said: Tensor) -> None:
         """Keep a piece."""
@@ -94,9 +95,9 @@ class DiskSlot:
         self.format = format
         self.index = index
 
-    def missing(self, size: int) -> Sequence[Piece]:
-        """What an earlier run has not written."""
-        return self.writer.missing(size)
+    def lacks(self, piece: Piece) -> bool:
+        """Whether nobody has written it."""
+        return self.writer.lacks(*piece)
 
     def write(self, piece: Piece, said: Tensor) -> None:
         """Encode and write a piece."""
@@ -105,6 +106,24 @@ class DiskSlot:
         flat = said.flatten(1)
         self.writer.write(view, start, self.format.encode(flat, rows, torch.full_like(rows, view)))
 
+    def write_batch(self, batch: Batch, said: Tensor) -> None:
+        """Encode and write (b, ...), what was said of a batch whose samples lie anywhere."""
+        places = self._places(batch)
+        lacking = ~self.writer.written.reshape(-1)[places]
+        rows, views = batch.index.cpu(), torch.from_numpy(places // len(self.index))
+        encoded = self.format.encode(said.flatten(1), rows, views)
+        self.writer.write_rows(places[lacking], encoded[lacking])
+
+    def lacks_batch(self, batch: Batch) -> bool:
+        """Whether nobody has written some row of a batch whose samples lie anywhere."""
+        return not self.writer.written.reshape(-1)[self._places(batch)].all()
+
+    def _places(self, batch: Batch) -> Numbers:
+        if batch.view is None:
+            raise ValueError("batch must say which views its inputs are, got None")
+        positions = torch.searchsorted(self.index, batch.index.cpu())
+        return (batch.view.cpu() * len(self.index) + positions).numpy()
+
 
 def fill(
     live: Ensemble,
@@ -112,9 +131,10 @@ def fill(
     recurring: Recurring,
     batch_size: int,
     device: torch.device | str,
-    moved: Callable[[float], None],
+    pieces: Iterable[Piece],
+    done: Callable[[Piece], None],
 ) -> None:
-    """Ask the teachers about every piece that some slot misses.
+    """Ask the teachers about pieces, and write what the slots lack of them.
 
     Each piece is prepared once, for all of them, and in batches of the size of the training's: in
     others, networks round in another way.
@@ -125,16 +145,22 @@ def fill(
         recurring: the inputs.
         batch_size: of the training.
         device: where to compute.
-        moved: hears after each piece which share of all is done.
+        pieces: of at most ``batch_size`` samples; taken a few before they are asked about.
+        done: hears of each piece that was written.
     """
-    missing = [{part: set(slot.missing(batch_size)) for part, slot in own.items()} for own in slots]
-    pieces = sorted(set().union(*(pieces for own in missing for pieces in own.values())))
-    batches = recurring.batches(pieces, batch_size)
-    for number, (piece, batch) in enumerate(zip(pieces, batches, strict=True), start=1):
+    taken: deque[Piece] = deque()
+
+    def noted() -> Iterator[Piece]:
+        for piece in pieces:
+            taken.append(piece)
+            yield piece
+
+    for batch in recurring.batches(noted(), batch_size):
+        piece = taken.popleft()
         _, start, stop = piece
         here = move_data_to_device(batch, torch.device(device))
-        for said, own, wanted in zip(live.own(here), slots, missing, strict=True):
+        for said, own in zip(live.own(here), slots, strict=True):
             for part, values in parts(said).items():
-                if part in own and piece in wanted[part]:
+                if part in own and own[part].lacks(piece):
                     own[part].write(piece, values[: stop - start].cpu())
-        moved(number / len(pieces))
+        done(piece)

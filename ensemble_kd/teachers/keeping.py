@@ -23,17 +23,29 @@ class Keeping:
         limit: bytes, > 0.
         format: of what is kept on disk, by its name: ``float32`` is exact; ``float16``, ``topk-8``
             or ``sampled-16-seed-0`` are smaller, and the student is not the same.
+        workers: processes that ask the teachers together, > 0; more than one only on ``disk``.
 
     Raises:
         ValueError: an argument is out of range.
     """
 
-    def __init__(self, where: Where = "auto", limit: float = 1e9, format: str = "float32") -> None:
+    def __init__(
+        self,
+        where: Where = "auto",
+        limit: float = 1e9,
+        format: str = "float32",
+        workers: int = 1,
+    ) -> None:
         if where not in get_args(Where):
             raise ValueError(f"where must be one of {', '.join(get_args(Where))}, got {where!r}")
         if not limit > 0:
             raise ValueError(f"limit must be a number of bytes > 0, got {limit}")
+        if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= 1024:
+            raise ValueError(f"workers must be a number from 1 to 1024, got {workers!r}")
+        if workers > 1 and where != "disk":
+            raise ValueError(f"workers must be 1 unless where is disk, got {workers}")
         self.where: Where = where
+        self.workers = workers
         self.limit = limit
         self.format: Format = format_named(format)
 

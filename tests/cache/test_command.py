@@ -41,7 +41,7 @@ def store(tmp_path: Path, fill: Fill, key: str, index: Tensor) -> Path:
 def test_lists_what_is_kept(store: Path, key: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls", "--root", str(store)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [key[:32], "record", "-", "11", "3", "5", "topk-3"] in [line[:7] for line in lines]
+    assert [key[:32], "whole", "-", "11", "3", "5", "topk-3"] in [line[:7] for line in lines]
     assert [THIRD[:32], "unfinished", "-", "11", "2", "5", "float16"] in [
         line[:7] for line in lines
     ]
@@ -179,7 +179,7 @@ def test_other_folders_are_nobodys_business(store: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "ls|verify|gc"),
+        ([], "ls|verify|gc|fill"),
         (["rm"], "rm"),
         (["gc", "--older-than", "soon"], "must be a number of days >= 0, got 'soon'"),
         (["gc", "--older-than", "-1"], "must be a number of days >= 0"),

@@ -46,7 +46,7 @@ def test_an_unknown_key_is_not_found(tmp_path: Path, fill: Fill) -> None:
 
 @pytest.mark.parametrize("key", ["", "ab", "../" * 16, "AB" * 32, "a" * 31])
 def test_keys_are_digests(tmp_path: Path, key: str) -> None:
-    with pytest.raises(ValueError, match="key must be a hex digest"):
+    with pytest.raises(ValueError, match="expected a hex digest"):
         Shelf(tmp_path).find(key)
 
 
@@ -126,7 +126,7 @@ def test_nobody_sets_aside_what_another_process_wrote_meanwhile(
 def test_a_root_that_cannot_be_written_to_is_one_clear_line(tmp_path: Path, key: str) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(UserError, match="expected a folder that can be written to") as refusal,
+        pytest.raises(UserError, match="expected a folder that can be written") as refusal,
         Shelf(tmp_path / "file" / "deep").locked(key),
     ):
         pass

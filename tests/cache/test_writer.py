@@ -41,7 +41,10 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def journal(root: Path, key: str) -> Path:
-    return root / ".unfinished" / key[:32] / "journal"
+    """The file of the one process that has written something."""
+    folder = root / ".unfinished" / key[:32] / "journals"
+    (found,) = [path for path in folder.iterdir() if not path.suffix]
+    return found
 
 
 @pytest.fixture
@@ -157,7 +160,7 @@ def test_pieces_that_are_not_what_the_journal_says_are_written_again(
     for piece in pieces:
         write(writer, said, piece)
     path = journal(tmp_path, key)
-    shard = path.parent / "record" / "view-0001-00001.bin"  # samples 3 to 5: of two pieces
+    shard = path.parent.parent / "record" / "view-0001-00001.bin"  # samples 3 to 5: of two pieces
     expected = [(1, 0, 4), (1, 4, 8)]
     if damage == "half a line":
         path.write_bytes(path.read_bytes()[:-1])
@@ -241,7 +244,8 @@ def test_a_shard_that_changes_before_the_end_is_refused(
     writer = begin(tmp_path, key, index)
     for piece in writer.missing(4):
         write(writer, said, piece)
-    os.truncate(journal(tmp_path, key).parent / "record" / "view-0001-00001.bin", 3)
+    folder = journal(tmp_path, key).parent.parent
+    os.truncate(folder / "record" / "view-0001-00001.bin", 3)
     with pytest.raises(UserError, match="changed while it was written"):
         writer.finish()
     assert Shelf(tmp_path).find(key) is None

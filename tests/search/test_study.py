@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 from collections.abc import Callable, Sequence
@@ -168,6 +169,16 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(
     assert [trial["number"] for trial in search(4)["trials"]] == [0, 1, 2, 3]
     assert search(2)["ended"] == 4
     assert len(runs.temperatures) == 4
+
+
+def test_a_full_disk_is_no_failure_of_a_trial(runs: Runs) -> None:
+    full = UserError("cannot write")
+    full.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    runs.before = stop_at(1, full)
+    with pytest.raises(UserError, match="cannot write"):
+        search(3)
+    states = [trial["state"] for trial in search(3)["trials"]]
+    assert states == ["complete", "cut off", "complete", "complete"]
 
 
 def test_when_every_trial_fails_that_is_one_line(runs: Runs) -> None:

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ensemble_kd.asking.inquiry import Inquiry
+from ensemble_kd.asking.recall import Recall
 from ensemble_kd.cache import Float16, Float32, Format, Places, Sampled, TopK
 from ensemble_kd.data import Digits, InMemory, Noise
 from ensemble_kd.errors import UserError
 from ensemble_kd.networks import Cnn, Mlp
-from ensemble_kd.recall import Inquiry, Recall
 from ensemble_kd.report.progress import StageProgress
 from ensemble_kd.teachers import (
     Cached,

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ensemble_kd.teachers import Frozen
+from ensemble_kd.networks.taps import listen
+from ensemble_kd.teachers import Ensemble, Frozen, frozen
 from ensemble_kd.types import Output
 
 
@@ -220,3 +221,66 @@ def test_no_hook_stays_behind(network: nn.Sequential, inputs: Tensor) -> None:
     assert all(
         not part._forward_hooks and not part._forward_pre_hooks for part in network.modules()
     )
+
+
+def test_it_stays_where_it_was_told_to(network: nn.Sequential) -> None:
+    teacher = Frozen(network)
+    assert teacher.home is None
+    Ensemble([teacher]).stay(torch.device("meta"))
+    assert teacher.home == torch.device("meta")
+    for move in (lambda: teacher.to("cpu"), teacher.cpu, lambda: nn.ModuleList([teacher]).cpu()):
+        move()
+        assert all(p.is_meta for p in (*network.parameters(), *network.buffers()))
+    teacher.double()  # what does not move it is done to it
+    assert all(p.is_meta and p.dtype == torch.float64 for p in network.parameters())
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("wrapped", [lambda x: x, lambda x: {"a": 1, "b": [None, (x,)]}])
+def test_inputs_go_to_it_and_answers_come_back(
+    network: nn.Sequential, inputs: Tensor, monkeypatch: pytest.MonkeyPatch, wrapped: Any
+) -> None:
+    """No second device is there: what would be moved is noted, and stays."""
+    teacher = Frozen(network, ["3"])
+    expected = teacher(inputs)
+    moves: list[tuple[Any, str]] = []
+
+    def moved(what: Any, device: torch.device) -> Any:
+        moves.append((what, str(device)))
+        return what
+
+    monkeypatch.setattr(frozen, "move_data_to_device", moved)
+    monkeypatch.setattr(
+        frozen, "listen", lambda net, given, taps: listen(net, _tensor(given), taps)
+    )
+    monkeypatch.setattr(network, "to", lambda device: network)
+    teacher.stay(torch.device("cuda", 1))
+    given = wrapped(inputs)
+    said = teacher(given)
+    assert torch.equal(said.logits, expected.logits)
+    assert [device for _, device in moves] == ["cuda:1", "cpu"]
+    assert moves[0][0] is given
+    assert isinstance(moves[1][0], Output)
+    assert moves[1][0].features.keys() == {"3"}
+    teacher.stay(torch.device("cpu"))
+    teacher(given)
+    assert len(moves) == 2  # it is there already
+
+
+def _tensor(given: Any) -> Tensor:
+    return given if isinstance(given, Tensor) else given["b"][1][0]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_it_computes_in_the_precision_of_the_students_device(
+    monkeypatch: pytest.MonkeyPatch, mixed: bool
+) -> None:
+    """That of the student is a card, which is not there: what torch says of it is made up."""
+    within = torch.is_autocast_enabled
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: mixed and kind == "cuda")
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
+    with frozen._same_precision(torch.device("cuda", 0), torch.device("cpu")):
+        assert within("cpu") == mixed
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (
+            torch.bfloat16 if mixed else torch.float32
+        )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensemble_kd.errors import UserError
+from ensemble_kd.plain_files import parse_json
 from ensemble_kd.report.contract import Results
 from ensemble_kd.report.curves import Point, read_points
 from ensemble_kd.report.page.parts import Numbers
@@ -53,23 +53,27 @@ class Run:
         return tuple(str(number) for number in range(len(next(recalls, []))))
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, results: str) -> Run:
     """Read a run folder; what was not kept there is left out.
+
+    Args:
+        folder: of the run.
+        results: name of the file that holds its results.
 
     Raises:
         UserError: there are no results, or a file is damaged.
     """
     from ensemble_kd.predictions import read_predictions
 
-    results = read_results(folder / "results.json")
+    found = read_results(folder / results)
     predictions = {split: folder / "predictions" / f"{split}.safetensors" for split in SPLITS}
     curves, samples = folder / "curves.csv", folder / "samples.json"
     return Run(
-        results,
-        Numbers(results),
-        read_points(curves) if curves.exists() else [],
-        {split: read_predictions(path) for split, path in predictions.items() if path.exists()},
-        read_samples(samples) if samples.exists() else [],
+        found,
+        Numbers(found),
+        read_points(curves) if curves.is_file() else [],
+        {split: read_predictions(path) for split, path in predictions.items() if path.is_file()},
+        read_samples(samples) if samples.is_file() else [],
         _text(folder / ".hydra" / "config.yaml"),
         _columns(folder / "student" / "inputs.json"),
     )
@@ -77,17 +81,17 @@ def read_run(folder: Path) -> Run:
 
 def _text(path: Path) -> str:
     """A file as text; nothing where it is not there."""
+    if not path.is_file():
+        return ""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
     except OSError as failure:
         raise UserError(f"cannot read {path}: {failure.strerror or failure}") from failure
 
 
 def _columns(path: Path) -> list[dict[str, Any]]:
     try:
-        said = json.loads(_text(path) or '{"inputs": []}')
+        said = parse_json(_text(path) or '{"inputs": []}')
         return list(said["inputs"])
     except (KeyError, TypeError, ValueError) as failure:
         raise UserError(f"{path}: expected the inputs of a table, got something else") from failure

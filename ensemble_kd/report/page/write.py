@@ -16,15 +16,17 @@ PAGE = "report.html"
 LARGEST = 2_000_000
 """Bytes that a page stays below."""
 SAMPLES = 12
+RESULTS = "results.json"
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
-def write_run_page(folder: Path) -> Path:
+def write_run_page(folder: Path, results: str = RESULTS) -> Path:
     """Write the page of a run.
 
     Args:
         folder: of the run: ``results.json`` and, where they were kept, ``curves.csv``,
             ``predictions/``, ``samples.json``, ``.hydra/config.yaml`` and ``student/inputs.json``.
+        results: the name of ``results.json``, which is another one until all else is there.
 
     Returns:
         Where it was written: ``report.html`` in the folder.
@@ -35,7 +37,7 @@ def write_run_page(folder: Path) -> Path:
     from ensemble_kd.report.page.content import read_run
     from ensemble_kd.report.page.run import run_page
 
-    run = read_run(folder)
+    run = read_run(folder, results)
     return _write(folder, lambda most: run_page(run, most), SAMPLES)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from ensemble_kd.errors import UserError
 from ensemble_kd.given_files import is_commit, one_line
 from ensemble_kd.optional import optional
+from ensemble_kd.plain_files import read_json
 
 SETTINGS = ("*.json", "*.txt", "*.model")
 READ = (*SETTINGS, "*.safetensors")
@@ -99,8 +99,8 @@ def weights_in(folder: Path) -> list[Path]:
 def _parts(index: Path) -> list[Path]:
     """The files that an index names, all of them beside it."""
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as failure:
+        names = sorted(set(read_json(index)["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as failure:
         raise UserError(
             f"{index}: expected weight_map, the file of each weight: {one_line(failure)}"
         ) from failure

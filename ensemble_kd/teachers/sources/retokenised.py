@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import nn
 from ensemble_kd.errors import UserError
 from ensemble_kd.networks.prepared import Prepared
 from ensemble_kd.optional import optional
+from ensemble_kd.plain_files import read_json
 from ensemble_kd.teachers.sources.reading import Encoder
 from ensemble_kd.teachers.sources.source import Told
 from ensemble_kd.teachers.sources.tokenizers import FILE, settings_in, settings_of
@@ -55,7 +55,7 @@ class Retokenised(nn.Module):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         library = optional("tokenizers", "text", str(folder))
-        said = json.loads((folder / FILE).read_text())
+        said = read_json(folder / FILE)
         self.length = int(said["truncation"]["max_length"])
         self.pad = int(said["padding"]["pad_id"])
         self.encoder = Encoder(library.Tokenizer.from_file(str(folder / FILE)), self.length)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ensemble_kd.errors import UserError
 from ensemble_kd.given_files import digest_of, offered, one_line, shortened
 from ensemble_kd.optional import optional
+from ensemble_kd.targets import within
 from ensemble_kd.teachers.sources.source import Loaded, Source, Told
 from ensemble_kd.teachers.sources.tables import Tabular, check_features
 
@@ -35,7 +36,8 @@ class Sklearn(Source):
 
     Args:
         path: the file; a pickle is refused.
-        trusted: further types that may be loaded, by the names that the refusal gives.
+        trusted: further types that may be loaded, by the names that the refusal gives; of packages
+            that ``allow`` adds, for a file that asks for trust does not deserve it.
     """
 
     path: str
@@ -45,6 +47,12 @@ class Sklearn(Source):
         """The estimator; its classes are those of ``classes_``."""
         io = optional("skops.io", "tables", f"sklearn: {self.path}")
         file = offered(self.path, "a skops file")
+        for name in self.trusted:
+            if not within(name, told.allow):
+                raise UserError(
+                    f"{file}: trusted: {name} is of no package that is allowed: "
+                    f"'allow=[{name.partition('.')[0]}]' says that its code may be run"
+                )
         estimator = _opened(io, file, self.trusted)
         if not callable(getattr(estimator, "predict_proba", None)):
             raise UserError(
@@ -132,7 +140,7 @@ def _opened(io: Any, file: Path, trusted: Sequence[str]) -> Any:
     if refused:
         raise UserError(
             f"{file}: holds types that are not trusted: {shortened(refused)}; who knows them to "
-            "be harmless adds trusted: [...]"
+            "be harmless adds trusted: [...], and allow=[...] for their packages"
         )
     try:
         return io.load(file, trusted=unknown)

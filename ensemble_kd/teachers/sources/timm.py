@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from torch import nn
 from ensemble_kd.errors import UserError
 from ensemble_kd.given_files import digest_of, offered, one_line
 from ensemble_kd.networks.timm import create, library
+from ensemble_kd.plain_files import read_json
 from ensemble_kd.state_dicts import fill, read_weights
 from ensemble_kd.teachers.sources.hub import WEIGHTS, files_in, folder_of
 from ensemble_kd.teachers.sources.preprocess import (
@@ -134,7 +134,7 @@ def _published(
     """A network as timm publishes it, without weights, and the names of its classes."""
     file = folder / "config.json"
     try:
-        said = json.loads(file.read_text())
+        said = read_json(file)
         architecture, classes = str(said["architecture"]), int(said["num_classes"])
         own, pretrained = dict(said.get("model_args") or {}), dict(said["pretrained_cfg"])
     except (OSError, ValueError, KeyError, TypeError) as failure:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ensemble_kd.errors import UserError
+from ensemble_kd.plain_files import parse_json, read_json
 
 FILE = "tokenizer.json"
 
 
 def settings_of(tokenizer: Any) -> dict[str, Any]:
     """What a ``tokenizers.Tokenizer`` is, but for the length to which it cuts and pads."""
-    return _without_length(json.loads(tokenizer.to_str()))
+    return _without_length(parse_json(tokenizer.to_str()))
 
 
 def settings_in(folder: Path) -> dict[str, Any] | None:
@@ -26,8 +26,8 @@ def settings_in(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        return _without_length(json.loads(file.read_text()))
-    except (ValueError, AttributeError) as failure:
+        return _without_length(read_json(file))
+    except (OSError, ValueError, AttributeError) as failure:
         raise UserError(f"{file}: expected a tokenizer, got something else") from failure
 
 

@@ -185,7 +185,10 @@ class TestSklearn:
         source = Sklearn(
             dumped(estimator, tmp_path / "m.skops"), ["sklearn.datasets._base.load_wine"]
         )
-        assert source.load(TOLD).names is None
+        assert "'allow=[sklearn]' says that its code may be run" in refusal(
+            lambda: source.load(TOLD)
+        )
+        assert source.load(replace(TOLD, allow=("sklearn",))).names is None
 
     def test_what_is_refused(self, make: Any, tmp_path: Path, refusal: Refusal) -> None:
         from sklearn.linear_model import LinearRegression, LogisticRegression

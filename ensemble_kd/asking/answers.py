@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,16 +14,22 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import nn
 
+from ensemble_kd.asking.crew import Crew
+from ensemble_kd.asking.inquiry import Inquiry
+from ensemble_kd.asking.placing import PROCESS, home
+from ensemble_kd.asking.recall import Helped, Recall
+from ensemble_kd.asking.teamwork import Ahead
 from ensemble_kd.build import Node
 from ensemble_kd.cache import Float32, Format
 from ensemble_kd.data.adapted import HOOKS
+from ensemble_kd.distributed import ranks
 from ensemble_kd.errors import UserError
 from ensemble_kd.plan import Plan, Runtime
 from ensemble_kd.precision import SINGLE
-from ensemble_kd.recall import Inquiry, Recall
 from ensemble_kd.report.progress import StageProgress
 from ensemble_kd.stage import Stage
 from ensemble_kd.teachers import (
+    Awaited,
     Cached,
     Ensemble,
     Foreign,
@@ -45,15 +52,32 @@ class Answers:
         plan: of the run.
         keeping: whether, where and how outputs are kept.
         root: the folder of the store.
+
+    Raises:
+        UserError: other processes are to answer, and cannot.
     """
 
     def __init__(self, plan: Plan, keeping: Keeping, root: Path) -> None:
         self.plan = plan
         self.keeping = keeping
         self.recall = Recall(root if keeping.where == "disk" else None)
+        if keeping.workers > 1 and plan.config is None:
+            raise UserError(
+                "cache.workers: expected 1 for a run with parts given as objects, which other "
+                f"processes cannot have, got {keeping.workers}"
+            )
+        if plan.placed == PROCESS:
+            for stage in plan.stages:
+                if stage.teachers and stage.hears and stage.ensemble is None:
+                    self.expect_recurring(stage)
 
     def of(
-        self, stage: Stage, ensemble: Ensemble, digests: Mapping[str, str], progress: StageProgress
+        self,
+        stage: Stage,
+        ensemble: Ensemble,
+        digests: Mapping[str, str],
+        progress: StageProgress,
+        ahead: Ahead | None = None,
     ) -> Ensemble:
         """The teachers of a stage; what is to be kept and is not there yet is computed now.
 
@@ -62,11 +86,14 @@ class Answers:
             ensemble: its teachers, live.
             digests: of all networks of the run, by name.
             progress: hears what is done.
+            ahead: the batches that are asked about first, where answers are kept on disk.
 
         Raises:
             UserError: there is no room for what is to be kept, or it cannot be written or read.
         """
         members, runtime = ensemble.teachers, self.plan.runtime
+        if stage.hears and self.plan.placed not in (None, PROCESS):
+            ensemble.stay(torch.device(home(self.plan.placed, stage.trainer)))
         if stage.ensemble is not None or not members:
             return ensemble
         asked = self._inquiry("train", stage.trainer, self.keeping.format) if stage.hears else None
@@ -83,10 +110,29 @@ class Answers:
         def asking(members: Sequence[Frozen], batches: int) -> Ensemble:
             return _live(members, runtime, progress, batches)
 
-        known = self.recall.of(chosen, digests, asked, asking, progress)
+        if self.plan.placed == PROCESS and (
+            fed := self._fed(stage, members, chosen, digests, asked)
+        ):
+            return fed
+        helped = self._helped(stage)
+        known = ranks.together(
+            lambda: self.recall.of(chosen, digests, asked, asking, progress, helped, ahead)
+        )
         remembered = [known.get(name) for name in stage.teachers]
         exact = self.keeping.inexact() is None
         return Cached(members, remembered, asked.batch_size, exact)
+
+    def expect_recurring(self, stage: Stage) -> None:
+        """See that what the teachers of a stage say can be kept.
+
+        Raises:
+            UserError: it cannot.
+        """
+        if self._inquiry("train", stage.trainer, self.keeping.format) is None:
+            raise UserError(
+                f"cache: what the teachers of stage {stage.name} are asked never comes again: "
+                "expected data without an augmentation, or with data.cycle=4, say"
+            )
 
     def on(
         self,
@@ -119,11 +165,37 @@ class Answers:
             return Ensemble(members)
 
         try:
-            known = self.recall.of(frozen, digests, asked, asking, progress)
+            known = ranks.together(lambda: self.recall.of(frozen, digests, asked, asking, progress))
         except UserError as failure:
             print(f"warning: {failure}; teachers are evaluated live", file=sys.stderr)
             return {}
         return {name: each.logits for name, each in known.items()}
+
+    def _helped(self, stage: Stage) -> Helped:
+        """The further processes that fill the records of a stage; a group needs none."""
+        further = self.keeping.workers - 1
+        if not further or self.plan.config is None or ranks.size() > 1:
+            return nullcontext
+        return partial(Crew, self.plan.config, further, stage.name)
+
+    def _fed(
+        self,
+        stage: Stage,
+        members: Sequence[Frozen],
+        chosen: Mapping[str, Frozen],
+        digests: Mapping[str, str],
+        asked: Inquiry,
+    ) -> Ensemble | None:
+        """The teachers, asked by another process from now on; None where all is known already."""
+        if self.plan.config is None:
+            raise ValueError("config of the plan must be known, got None")
+        feeder = Crew(self.plan.config, 1, stage.name, ahead=True)
+        known, growing = self.recall.growing(chosen, digests, asked, lambda: feeder.alive)
+        if not growing:
+            return None
+        feeder.start()
+        remembered = [known.get(name) for name in stage.teachers]
+        return Awaited(members, remembered, asked.batch_size, growing, feeder)
 
     def _inquiry(self, split: Split, trainer: Node, format: Format) -> Inquiry | None:
         """What is asked of teachers; None where nothing is kept, or the inputs do not recur."""
@@ -140,7 +212,7 @@ class Answers:
             recurring=recurring,
             batch_size=data.batch_size,
             precision=SINGLE if precision in (None, 32, "32") else str(precision),
-            device="cuda" if on_card(trainer) else "cpu",
+            device=home(self.plan.placed if split == "train" else None, trainer),
             threads=_threads(trainer),
             fast=split == "train" and self.plan.runtime == "fast",
             format=format,
@@ -174,7 +246,9 @@ def _live(
     if runtime == "plain":
         return Ensemble(members)
     why = ""
-    if any(teacher.taps for teacher in members):
+    if any(teacher.home is not None for teacher in members):
+        why = "they are on a device of their own"
+    elif any(teacher.taps for teacher in members):
         why = "their features are compared"
     elif any(isinstance(teacher.network, Foreign) for teacher in members):
         why = "not all of them are networks of PyTorch"

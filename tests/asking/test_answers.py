@@ -9,8 +9,9 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from ensemble_kd import recall
-from ensemble_kd.answers import _batches, _serves_what_recurs
+from ensemble_kd.asking import teamwork
+from ensemble_kd.asking.answers import _batches, _serves_what_recurs
+from ensemble_kd.asking.recall import Recall
 from ensemble_kd.build import build
 from ensemble_kd.config import compose, plain
 from ensemble_kd.data import Batches, Digits, InMemory, Recurring
@@ -18,7 +19,6 @@ from ensemble_kd.engine import CURVES, Engine, Product
 from ensemble_kd.errors import UserError
 from ensemble_kd.evaluation import Evaluation
 from ensemble_kd.plan import make_plan
-from ensemble_kd.recall import Recall
 from ensemble_kd.report.curves import read_points
 from ensemble_kd.run import carry_out
 from ensemble_kd.store import Store
@@ -76,7 +76,7 @@ def test_what_is_on_disk_serves_later_runs_and_any_change_misses(
         raise AssertionError("a teacher was asked again")
 
     with monkeypatch.context() as patched:
-        patched.setattr(recall, "fill", refuse)
+        patched.setattr(teamwork, "fill", refuse)
         again = trained("store", "disk", "controls=[]")
     mine = first["student"].learner.student.state_dict()
     other = again["student"].learner.student.state_dict()
@@ -126,7 +126,7 @@ def test_evaluation_uses_what_was_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any) -> None:
         raise AssertionError("a teacher was asked again")
 
-    monkeypatch.setattr(recall, "fill", refuse)
+    monkeypatch.setattr(teamwork, "fill", refuse)
     given: list[list[str]] = []
     measure = Evaluation.measure
 
@@ -221,7 +221,7 @@ def test_teachers_are_evaluated_as_they_are(monkeypatch: pytest.MonkeyPatch) -> 
         asked.append((type(live).__name__, "held out" if recurring.ragged else "train"))
         fill(live, slots, recurring, *rest)
 
-    monkeypatch.setattr(recall, "fill", noted)
+    monkeypatch.setattr(teamwork, "fill", noted)
     evaluated("run", "disk", "teacher.runtime=fast", "controls=[]")
     assert asked == [("Quick", "train"), ("Ensemble", "held out"), ("Ensemble", "held out")]
 

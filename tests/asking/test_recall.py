@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_kd import fingerprint
+from ensemble_kd.asking.inquiry import Inquiry
+from ensemble_kd.asking.recall import Recall
 from ensemble_kd.cache import Float32, Places, Record
 from ensemble_kd.data import Digits, InMemory, Noise, Recurring
 from ensemble_kd.errors import UserError
 from ensemble_kd.evaluation import Evaluation
 from ensemble_kd.networks import Cnn, Mlp
-from ensemble_kd.recall import Inquiry, Recall
 from ensemble_kd.report.progress import StageProgress
 from ensemble_kd.teachers import Ensemble, Frozen, Memory, Mixture, Remembered, memory
 from ensemble_kd.types import Batch

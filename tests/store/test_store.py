@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -81,6 +84,13 @@ def test_a_damaged_artefact_is_set_aside_and_never_used(
     assert (aside / name).exists()
     stored(tmp_path)
     assert Store(tmp_path).find(DIGEST) is not None
+
+
+def test_a_file_in_the_place_of_an_artefact_is_set_aside(tmp_path: Path) -> None:
+    Store(tmp_path).folder(DIGEST).touch()
+    assert Store(tmp_path).find(DIGEST) is None
+    assert Store(tmp_path).folder(DIGEST).with_suffix(".damaged-1").is_file()
+    stored(tmp_path)
 
 
 def test_an_artefact_under_another_digest_is_not_used(tmp_path: Path) -> None:
@@ -168,3 +178,61 @@ def test_a_second_process_waits_for_the_lock(tmp_path: Path) -> None:
             write_artefact(unfinished, network(), NODE, {"digest": DIGEST})
     said, _ = second.communicate()
     assert said == "found\n"
+
+
+def test_who_waits_for_another_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ensemble_kd.store.keyed.PATIENCE", 0.01)
+    said: list[str] = []
+    waits = threading.Event()
+
+    def wait() -> None:
+        with Store(tmp_path).locked(DIGEST, waits.set):
+            said.append("mine")
+
+    second = threading.Thread(target=wait)
+    with Store(tmp_path).locked(DIGEST):
+        second.start()
+        waits.wait()
+        assert said == []
+    second.join()
+    assert said == ["mine"]
+    waits.clear()
+    wait()  # nobody holds it
+    assert not waits.is_set()
+
+
+def test_what_was_cut_off_is_found_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def cut_off() -> None:
+        with store.writing(DIGEST) as unfinished:
+            (unfinished / "checkpoint").mkdir()
+            raise RuntimeError("cut off")
+
+    with pytest.raises(RuntimeError, match="cut off"):
+        cut_off()
+    with store.writing(DIGEST) as again:
+        assert [path.name for path in again.iterdir()] == ["checkpoint"]
+
+
+def test_a_full_disk_leaves_what_was_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = "cd" * 32
+    whole = stored(tmp_path)
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write() -> None:
+        store = Store(tmp_path)
+        with store.locked(other), store.writing(other) as unfinished:
+            write_artefact(unfinished, network(), NODE, {"digest": other})
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ensemble_kd.store.artefacts.flush", full)
+        with pytest.raises(UserError, match=r"No space left.*same command goes on") as refusal:
+            write()
+    assert "\n" not in str(refusal.value)
+    assert read_artefact(whole).digest == DIGEST
+    assert Store(tmp_path).find(other) is None
+    write()
+    assert Store(tmp_path).find(other) is not None
