@@ -25,7 +25,12 @@ SUBFOLDER = "outputs"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit status."""
-    chosen = _parser().parse_args(arguments)
+    parser = _parser()
+    chosen, rest = parser.parse_known_args(arguments)
+    if chosen.command == "fill" and not any(word.startswith("-") for word in rest):
+        chosen.overrides += rest  # those behind a flag
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return status(
         lambda: _carried_out(chosen),
         "interrupted: what was written stays; the same command goes on from there",

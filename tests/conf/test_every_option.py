@@ -178,6 +178,10 @@ def test_every_option_trains_for_a_step(option: str, monkeypatch: pytest.MonkeyP
     if option == "student=transformers":
         write_model(Path("model"))
         overrides.append(f"student.sha256={folder_digest('model')}")
+    if option == "trainer=fsdp":  # it is trained in tests/distributed
+        with pytest.raises(UserError, match="torchrun"):
+            make_plan(compose(overrides))
+        return
     plan = make_plan(compose(overrides))
     trainer_only = option == "trainer=ddp"  # its processes are started in test_trainer_and_logger
     if trainer_only:
