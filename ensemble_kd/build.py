@@ -162,5 +162,5 @@ def _explained(failure: Exception, key: str) -> Exception:
     # What other libraries raise for a wrong argument may be anything; here it would be a mistake.
     ours = f"call to target '{__package__}." in str(failure)
     if isinstance(cause, _REFUSALS if ours else Exception):
-        return UserError(f"{where}: {one_line(cause)}")
+        return UserError(f"{where}: {one_line(cause, 1000)}")
     return failure
