@@ -152,7 +152,7 @@ if other:
 @pytest.mark.parametrize("widths", [[400, 800, 10], [10, 3000, 2500, 1000, 20]])
 def test_ddp_sums_the_whole_gradient_in_each_step(widths: list[int], tmp_path: Path) -> None:
     command = [sys.executable, "-c", PROCESSES, str(tmp_path), json.dumps(widths)]
-    done = subprocess.run(command, check=True, timeout=100, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     summed, pieces, gradients = json.loads(done.stdout)
     assert summed == sum(gradients)
     assert sizes.buckets(gradients) == pieces

@@ -57,7 +57,7 @@ if other:
 
 
 def test_all_hear_all_until_all_are_done(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", PROCESS, str(tmp_path)], check=True, timeout=100)
+    subprocess.run([sys.executable, "-c", PROCESS, str(tmp_path)], check=True)
     first, second = (json.loads((tmp_path / f"said{rank}").read_text()) for rank in (0, 1))
     small, large = 1 + 6 * 4 + 8, 1 + 9 * 4 + 8
     assert first[:4] == [[step, small, large] for step in (10, 15, 20, 25)]
